@@ -1,0 +1,31 @@
+# make reproduce | test | lint | wheel; each makes .venv when it is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+OUT := results/reproduce
+
+.PHONY: reproduce test lint wheel clean
+.DELETE_ON_ERROR:
+
+reproduce: .venv/installed
+	$(BIN)/python -m empirical reproduce --out $(OUT)
+
+test: .venv/installed
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: .venv/installed
+	$(BIN)/pip install -q -e '.[dev]'
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
+
+wheel: .venv/installed
+	$(BIN)/pip wheel -q --no-deps -w dist .
+
+# The stamp is written last, so a half-finished installation is done again.
+.venv/installed: pyproject.toml
+	@echo "Installing into .venv (torch is large: some minutes the first time)"
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -e '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info

@@ -1,0 +1,1 @@
+"""The method on real images: slow examples, generation, training, comparison."""

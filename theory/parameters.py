@@ -1,0 +1,26 @@
+"""The one exception for a parameter out of range, and the check that raises it.
+
+Every package here reports bad input through `ParameterError`, so that a command can
+turn it into one line on stderr and exit code 2 (see `theory.cli`).
+"""
+
+from __future__ import annotations
+
+
+class ParameterError(ValueError):
+    """A parameter has a value that is not allowed.
+
+    The message names the parameter, its value and what would be allowed, on one line.
+    """
+
+    def __init__(self, name: str, value: object, allowed: str) -> None:
+        super().__init__(f"{name} = {value}: must be {allowed}")
+        self.name = name
+        self.value = value
+        self.allowed = allowed
+
+
+def require(condition: bool, name: str, value: object, allowed: str) -> None:
+    """Raise `ParameterError(name, value, allowed)` unless `condition` holds."""
+    if not condition:
+        raise ParameterError(name, value, allowed)
