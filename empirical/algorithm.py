@@ -1,0 +1,216 @@
+"""Algorithm 1 in memory, for several seeds at once: find the slow, generate, train, score.
+
+`empirical.run` puts one seed of it into a folder; `empirical.compare` and `empirical.tune` run
+many. Each function takes the `Settings` of the run and the seeds to do together, in place of
+`settings.seed`; a seed's result is the same alone and in company (up to float rounding).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from empirical import arms, networks, selection, training
+from empirical.arms import Pair
+from empirical.data import Images, Split, to_float
+from empirical.generator import Generator
+from empirical.optimizers import Optimizer, Parameters
+from empirical.sdedit import edit
+from empirical.settings import Settings
+from empirical.streams import numpy_stream, seed_for, torch_stream
+
+EDIT_BATCH = 50
+"""Images denoised together; the batches are a fixed partition of a job's pairs."""
+
+Advance = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Slow:
+    """Which training images (n_train,) and which test images (n_test,) of a split are slow."""
+
+    train: np.ndarray
+    test: np.ndarray
+
+
+@dataclass(frozen=True)
+class Trained:
+    """An arm trained for S seeds: stacked parameters, bool (S, scored images), steps of each."""
+
+    parameters: Parameters
+    wrong: np.ndarray
+    steps: list[int]
+
+
+def _start(images: Images, settings: Settings, purpose: str, seeds: Sequence[int]) -> Parameters:
+    _, channels, side, _ = images.pixels.shape
+    shape = (settings.network, channels, side, len(images.classes))
+    return training.stack(
+        [
+            networks.initial(*shape, (f"{purpose} network", settings.dataset, settings.split, seed))
+            for seed in seeds
+        ]
+    )
+
+
+def _network(images: Images, settings: Settings) -> torch.nn.Module:
+    _, channels, side, _ = images.pixels.shape
+    return networks.make(settings.network, channels, side, len(images.classes))
+
+
+def _batch_streams(settings: Settings, purpose: str, seeds: Sequence[int]) -> list[torch.Generator]:
+    key = (f"{purpose} batches", settings.dataset, settings.split)
+    return [torch_stream(*key, seed) for seed in seeds]
+
+
+def find_slow(images: Images, split: Split, settings: Settings, seeds: Sequence[int]) -> list[Slow]:
+    """Steps 1 and 2: train to the separating epoch, cluster the outputs of each class.
+
+    The early network is always trained with plain SGD at its tuned learning rate, so that both
+    optimizers get the same slow examples. Test images are assigned to the nearer cluster of their
+    class for reporting only.
+    """
+    network = _network(images, settings)
+    train = torch.from_numpy(split.train)
+    labels = images.labels[train]
+    per_epoch = training.steps_per_epoch(len(train), settings.batch_size)
+    with training.one_thread():
+        plan = training.make_plan(
+            [torch.arange(len(train))] * len(seeds),
+            [settings.separating_epoch * per_epoch] * len(seeds),
+            settings.batch_size,
+            Settings(optimizer="sgd").tuned_lr,
+            _batch_streams(settings, "early", seeds),
+            milestones=(),
+        )
+        parameters = training.train(
+            network,
+            _start(images, settings, "early", seeds),
+            to_float(images.pixels[train]),
+            labels,
+            plan,
+            Optimizer(settings.momentum, settings.weight_decay),
+        )
+        on_train = training.logits(network, parameters, to_float(images.pixels[train])).numpy()
+        on_test = training.logits(network, parameters, to_float(images.pixels[split.test])).numpy()
+        shown = selection.softmax if settings.outputs == "softmax" else lambda outputs: outputs
+        found = []
+        for seed, own, other in zip(seeds, on_train, on_test, strict=True):
+            clusters = selection.cluster(
+                shown(own),
+                selection.cross_entropy(own, labels.numpy()),
+                labels.numpy(),
+                len(images.classes),
+                seed_for("clusters", settings.dataset, settings.split, seed),
+            )
+            test_labels = images.labels[split.test].numpy()
+            found.append(Slow(clusters.slow, selection.assign(clusters, shown(other), test_labels)))
+    return found
+
+
+def arm_pairs(split: Split, settings: Settings, slow: np.ndarray, seed: int) -> list[Pair]:
+    """The training set of the settings' arm for one seed, as (source, copy)."""
+    rng = numpy_stream("syn-rand", settings.dataset, settings.split, seed)
+    return arms.training_set(settings.arm, settings.k, split.train, slow, rng)
+
+
+def generate(
+    images: Images,
+    pairs: Sequence[Pair],
+    settings: Settings,
+    generator: Generator,
+    seed: int,
+    advance: Advance = lambda: None,
+) -> Tensor:
+    """Step 3: one synthetic image for each pair (source, copy): uint8 (pairs, ...).
+
+    Its noise is keyed by (source, copy, seed) alone.
+    """
+    made = [images.pixels[:0]]
+    with training.one_thread():
+        for first in range(0, len(pairs), EDIT_BATCH):
+            batch = pairs[first : first + EDIT_BATCH]
+            sources = torch.tensor([source for source, _ in batch])
+            streams = [
+                torch_stream("synthetic", settings.dataset, source, copy, seed)
+                for source, copy in batch
+            ]
+            made.append(
+                edit(
+                    generator,
+                    images.pixels[sources],
+                    images.labels[sources],
+                    settings.strength,
+                    streams,
+                    settings.denoising_steps,
+                    settings.sampler,
+                    settings.guidance,
+                )
+            )
+            for _ in batch:
+                advance()
+    return torch.cat(made)
+
+
+def training_steps(settings: Settings, n_members: int) -> int:
+    """Optimizer steps of the final training, by the budget."""
+    n = n_members if settings.budget == "epochs" else settings.n_train
+    return settings.epochs * training.steps_per_epoch(n, settings.batch_size)
+
+
+def train_arm(
+    images: Images,
+    split: Split,
+    settings: Settings,
+    seeds: Sequence[int],
+    pairs: Sequence[Sequence[Pair]],
+    synthetic: Sequence[dict[Pair, Tensor]],
+    scored: np.ndarray,
+    advance: Advance = lambda: None,
+) -> Trained:
+    """Step 4: train a fresh network for each seed on its own training set, and score it.
+
+    pairs: for each seed its training set; synthetic: for each seed its images by pair (uint8);
+    scored: indices of the images to score, test or validation.
+    """
+    rows: list[Tensor] = []
+    bank, labels = [images.pixels[split.train]], [images.labels[split.train]]
+    real: dict[Pair, int] = {(int(source), 0): row for row, source in enumerate(split.train)}
+    size = len(real)
+    for own_pairs, own_images in zip(pairs, synthetic, strict=True):
+        made = arms.synthetic(list(own_pairs))
+        place = real | {pair: size + row for row, pair in enumerate(made)}
+        rows.append(torch.tensor([place[pair] for pair in own_pairs]))
+        bank += [own_images[pair][None] for pair in made]
+        labels.append(images.labels[torch.tensor([s for s, _ in made], dtype=torch.int64)])
+        size += len(made)
+    steps = [training_steps(settings, len(own)) for own in rows]
+    network = _network(images, settings)
+    with training.one_thread():
+        plan = training.make_plan(
+            rows,
+            steps,
+            settings.batch_size,
+            settings.tuned_lr,
+            _batch_streams(settings, "final", seeds),
+        )
+        parameters = training.train(
+            network,
+            _start(images, settings, "final", seeds),
+            to_float(torch.cat(bank)),
+            torch.cat(labels),
+            plan,
+            Optimizer(
+                settings.momentum,
+                settings.weight_decay,
+                settings.rho if settings.optimizer == "sam" else 0.0,
+            ),
+            advance,
+        )
+        outputs = training.logits(network, parameters, to_float(images.pixels[scored]))
+    wrong = (outputs.argmax(dim=2) != images.labels[scored]).numpy()
+    return Trained(parameters, wrong, steps)

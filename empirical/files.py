@@ -1,0 +1,109 @@
+"""Files that are whole or absent: written under a temporary name, renamed when finished.
+
+A file that cannot be used (cut short, or not ours) raises `ParameterError` with its path,
+so that a command ends with one line that names it; the file itself is left as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from theory.parameters import ParameterError
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; rename it to `path` when the block succeeds."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give an empty temporary folder beside `path`; rename it to `path` when the block succeeds.
+
+    What an earlier, killed attempt left under the temporary name is thrown away.
+    """
+    part = path.with_name(f"{path.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def digest(value: Any) -> str:
+    """Fingerprint of a JSON value: the first 16 hex digits of its SHA-256."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    with whole_file(path) as part:
+        part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, what: str, keys: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Read a JSON object that has at least `keys`.
+
+    Raises:
+        ParameterError: the file is cut short or is not such an object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ParameterError(what, path, f"a whole JSON file ({error})") from error
+    if not isinstance(value, dict) or any(key not in value for key in keys):
+        raise ParameterError(what, path, f"a JSON object with the keys {', '.join(keys)}")
+    return value
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file. One metadata key at most keeps the bytes reproducible."""
+    with whole_file(path) as part:
+        # Not save_file: it turns a full disk or a read-only folder into an error of its own.
+        contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        part.write_bytes(save(contiguous, metadata or {"format": "pt"}))
+
+
+def read_tensors(
+    path: Path, what: str, like: Mapping[str, torch.Tensor]
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Read a safetensors file that must hold the names and shapes of `like`, and its metadata.
+
+    Raises:
+        ParameterError: the file is cut short, is not safetensors, or holds other tensors.
+    """
+    try:
+        with safe_open(path, framework="pt") as opened:
+            found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            metadata = opened.metadata() or {}
+    except SafetensorError as error:
+        raise ParameterError(what, path, f"a whole safetensors file ({error})") from error
+    for name in sorted(set(like) | set(found)):
+        if name not in found or name not in like or found[name].shape != like[name].shape:
+            raise ParameterError(what, path, f"a file of this network (differs at {name!r})")
+    return found, metadata

@@ -1,0 +1,39 @@
+"""Networks by name."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from empirical.streams import seed_for
+
+
+def small(channels: int, side: int, n_classes: int) -> nn.Module:
+    """Three 3x3 convolutions (16, 32, 64 channels; strides 1, 2, 2) and a linear layer.
+
+    No batch norm: its batch statistics would tie the seeds' networks to their padding, and SAM's
+    two gradients to two sets of statistics.
+    """
+    layers: list[nn.Module] = []
+    for width, stride in ((16, 1), (32, 2), (64, 2)):
+        layers += [nn.Conv2d(channels, width, 3, stride=stride, padding=1), nn.ReLU()]
+        channels, side = width, -(-side // stride)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * side * side, n_classes))
+
+
+_NETWORKS = {"small": small}
+
+
+def make(name: str, channels: int, side: int, n_classes: int) -> nn.Module:
+    """A network by name, for square images of `side` pixels."""
+    return _NETWORKS[name](channels, side, n_classes)
+
+
+def initial(
+    name: str, channels: int, side: int, n_classes: int, key: tuple[str | int, ...]
+) -> dict[str, Tensor]:
+    """Fresh parameters from the random stream of `key`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(*key))
+        network = make(name, channels, side, n_classes)
+    return {name: value.detach() for name, value in network.named_parameters()}

@@ -1,0 +1,148 @@
+"""Training many small networks (one for each seed) as one batched program.
+
+The seeds share an image bank; each has its own parameters, its own members of the bank and its
+own batches. Training sets of different sizes give different numbers of batches; these are padded
+with weight 0 inside a batch and with learning rate 0 after a seed's last step, which leaves every
+seed exactly with the computation that it has alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from threadpoolctl import threadpool_limits
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from empirical.optimizers import Optimizer, Parameters, sam_point, sgd_step
+
+MILESTONES = (0.5, 0.75)
+"""Shares of the training at which the learning rate is divided by 10 (the usual recipe)."""
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread inside: results then do not depend on the number of cores, and processes pay."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What each of S networks sees in each of T steps.
+
+    rows: int64 (T, S, B) into the image bank; weights: float32 (T, S, B), which sum to 1 over a
+    batch; lr: float32 (T, S).
+    """
+
+    rows: Tensor
+    weights: Tensor
+    lr: Tensor
+
+
+def steps_per_epoch(n: int, batch_size: int) -> int:
+    """An epoch of n examples is cut into this many nearly equal batches of at most batch_size."""
+    return math.ceil(n / batch_size)
+
+
+def learning_rates(steps: int, lr: float, milestones: Sequence[float] = MILESTONES) -> list[float]:
+    """lr divided by 10 at each milestone (a share of all steps)."""
+    return [lr * 0.1 ** sum(step >= share * steps for share in milestones) for step in range(steps)]
+
+
+def make_plan(
+    members: Sequence[Tensor],
+    steps: Sequence[int],
+    batch_size: int,
+    lr: float,
+    streams: Sequence[torch.Generator],
+    milestones: Sequence[float] = MILESTONES,
+) -> Plan:
+    """Batches of every seed: fresh permutations of its members, cut into nearly equal pieces.
+
+    members: for each seed its rows of the bank, int64 (n_s,); steps, streams: for each seed.
+    """
+    batches: list[list[Tensor]] = []
+    for own, count, stream in zip(members, steps, streams, strict=True):
+        mine: list[Tensor] = []
+        while len(mine) < count:
+            order = own[torch.randperm(len(own), generator=stream)]
+            mine += torch.tensor_split(order, steps_per_epoch(len(own), batch_size))
+        batches.append(mine[:count])
+    width = max(len(batch) for mine in batches for batch in mine)
+    shape = (max(steps), len(members))
+    plan = Plan(
+        rows=torch.zeros(*shape, width, dtype=torch.int64),
+        weights=torch.zeros(*shape, width),
+        lr=torch.zeros(*shape),
+    )
+    for seed, mine in enumerate(batches):
+        plan.lr[: len(mine), seed] = torch.tensor(learning_rates(len(mine), lr, milestones))
+        for step, batch in enumerate(mine):
+            plan.rows[step, seed, : len(batch)] = batch
+            plan.weights[step, seed, : len(batch)] = 1 / len(batch)
+    return plan
+
+
+def train(
+    network: nn.Module,
+    start: Parameters,
+    pixels: Tensor,
+    labels: Tensor,
+    plan: Plan,
+    optimizer: Optimizer,
+    advance: Callable[[], None] = lambda: None,
+) -> Parameters:
+    """Train S networks along a plan; returns their final parameters.
+
+    start: stacked parameters, each (S, ...), left as they are; pixels: float32 (bank, C, H, W);
+    labels: int64 (bank,); advance is called after every step.
+    """
+
+    def loss(parameters: Parameters, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+        outputs = functional_call(network, parameters, (x,))
+        return (nn.functional.cross_entropy(outputs, y, reduction="none") * weights).sum()
+
+    losses = vmap(loss)
+
+    def gradient(parameters: Parameters, *batch: Tensor) -> Parameters:
+        # The networks share nothing, so the gradient of the sum is every network's own.
+        leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
+        total = losses(leaves, *batch).sum()
+        return dict(zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True))
+
+    parameters = {name: value.clone() for name, value in start.items()}
+    velocity = {name: torch.zeros_like(value) for name, value in parameters.items()}
+    for rows, weights, lr in zip(plan.rows, plan.weights, plan.lr, strict=True):
+        batch = (pixels[rows], labels[rows], weights)
+        grad = gradient(parameters, *batch)
+        if optimizer.rho > 0:
+            grad = gradient(sam_point(parameters, grad, optimizer.rho), *batch)
+        sgd_step(parameters, velocity, grad, lr, optimizer)
+        advance()
+    return parameters
+
+
+@torch.no_grad()
+def logits(network: nn.Module, parameters: Parameters, pixels: Tensor) -> Tensor:
+    """Outputs of S networks on the same images: (S, n, classes)."""
+
+    def forward(own: Parameters, x: Tensor) -> Tensor:
+        return functional_call(network, own, (x,))
+
+    batched = vmap(forward, in_dims=(0, None))
+    return torch.cat([batched(parameters, piece) for piece in pixels.split(256)], dim=1)
+
+
+def stack(parameters: Sequence[Parameters]) -> Parameters:
+    """Stack the parameters of several networks on a leading axis."""
+    return {name: torch.stack([own[name] for own in parameters]) for name in parameters[0]}
