@@ -11,11 +11,13 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from empirical.settings import Settings
+from empirical.settings import Comparison, Settings, Tuning
 from theory.cli import parse_or_exit
 from theory.cli import run as run_command
 
 Flat = Annotated[Settings, tyro.conf.arg(name="")]
+FlatComparison = Annotated[Comparison, tyro.conf.arg(name="")]
+FlatTuning = Annotated[Tuning, tyro.conf.arg(name="")]
 
 
 def after_parsing(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
@@ -80,11 +82,45 @@ def run(settings: Flat, out: Path) -> None:
     )
 
 
+def compare(comparison: FlatComparison, out: Path, jobs: int = 2) -> None:
+    """The default experiment: all arms, both optimizers, both budgets, over splits and seeds.
+
+    Writes OUT/results.json: every error, their means, and for each of the paper's orderings the
+    paired difference with its standard error and a verdict.
+
+    For example: python -m empirical compare --out runs/compare
+
+    or in a minute: python -m empirical compare --splits 2 --seeds 2 --control-splits 0
+    --generator-steps 300 --out runs/quick
+    """
+    from empirical.compare import compare
+    from empirical.tables import show_comparison
+
+    show_comparison(compare(comparison, out, jobs))
+    print(out / "results.json")
+
+
+def tune(tuning: FlatTuning, out: Path, jobs: int = 2) -> None:
+    """Choose learning rates, epochs, rho, strength and guidance on validation images alone.
+
+    Writes OUT/tune.json. Its choice is the default of the other commands.
+
+    For example: python -m empirical tune --out runs/tune
+    """
+    from empirical.tune import tune
+
+    for name, value in tune(tuning, out, jobs)["chosen"].items():
+        print(f"{name}: {value}")
+    print(out / "tune.json")
+
+
 COMMANDS: dict[str, Any] = {
     "run": run,
     "select": select,
     "generate": generate,
     "train": train,
+    "compare": compare,
+    "tune": tune,
 }
 
 

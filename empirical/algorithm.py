@@ -70,8 +70,8 @@ def _batch_streams(settings: Settings, purpose: str, seeds: Sequence[int]) -> li
 def find_slow(images: Images, split: Split, settings: Settings, seeds: Sequence[int]) -> list[Slow]:
     """Steps 1 and 2: train to the separating epoch, cluster the outputs of each class.
 
-    The early network is always trained with plain SGD at its tuned learning rate, so that both
-    optimizers get the same slow examples. Test images are assigned to the nearer cluster of their
+    The early network is always trained with plain SGD, so that both optimizers get the same slow
+    examples. Test images are assigned to the nearer cluster of their
     class for reporting only.
     """
     network = _network(images, settings)
@@ -83,7 +83,7 @@ def find_slow(images: Images, split: Split, settings: Settings, seeds: Sequence[
             [torch.arange(len(train))] * len(seeds),
             [settings.separating_epoch * per_epoch] * len(seeds),
             settings.batch_size,
-            Settings(optimizer="sgd").tuned_lr,
+            settings.separating_lr,
             _batch_streams(settings, "early", seeds),
             milestones=(),
         )

@@ -42,7 +42,7 @@ STAGES = ("selection.json", "generator", "synthetic", "network.safetensors", "re
 
 SELECTION_DEPENDS_ON = (
     *("dataset", "n_train", "split", "seed", "network", "batch_size", "momentum", "weight_decay"),
-    *("separating_epoch", "outputs"),
+    *("separating_epoch", "separating_lr", "outputs"),
 )
 
 RESULT_KEYS = (
@@ -191,23 +191,34 @@ def store_rows(
     ]
 
 
+def stored_images(
+    images: Images,
+    pairs: list[Pair],
+    settings: Settings,
+    generator: Generator,
+    seed: int,
+    folder: Path,
+    advance: algorithm.Advance = lambda: None,
+) -> dict[Pair, Tensor]:
+    """The synthetic images of `pairs` from the store in `folder`, made first if it is missing."""
+    rows = store_rows(images, pairs, settings, generator, seed)
+    if not folder.exists():
+        made = algorithm.generate(images, pairs, settings, generator, seed, advance)
+        write_store(folder, made, rows)
+    return dict(zip(pairs, read_store(folder, rows), strict=True))
+
+
 def _synthetic(place: Workplace, pairs: list[Pair]) -> dict[Pair, Tensor]:
     """synthetic/, read or made; nothing for arms that need none."""
     if not pairs:
         return {}
     settings, folder = place.settings, place.out / "synthetic"
     generator = _generator(place)
-    rows = store_rows(place.images, pairs, settings, generator, settings.seed)
-    if not folder.exists():
-        with (
-            place.timed("synthetic"),
-            progress("synthetic images", len(pairs)) as advance,
-        ):
-            made = algorithm.generate(
-                place.images, pairs, settings, generator, settings.seed, advance
-            )
-            write_store(folder, made, rows)
-    return dict(zip(pairs, read_store(folder, rows), strict=True))
+    arguments = (place.images, pairs, settings, generator, settings.seed, folder)
+    if folder.exists():
+        return stored_images(*arguments)
+    with place.timed("synthetic"), progress("synthetic images", len(pairs)) as advance:
+        return stored_images(*arguments, advance)
 
 
 def select(settings: Settings, out: Path) -> algorithm.Slow:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import (  # pyright: ignore[reportPrivateImportUsage]
-    DDIMScheduler,
-    DPMSolverMultistepScheduler,
+from diffusers import (
+    DDIMScheduler,  # pyright: ignore[reportPrivateImportUsage]
+    DPMSolverMultistepScheduler,  # pyright: ignore[reportPrivateImportUsage]
 )
 from torch import Tensor
 
@@ -35,8 +35,11 @@ def make_sampler(name: str, strength: float, steps: int) -> tuple[Any, Tensor]:
     grid = round(steps / strength)
     least = steps / TRAIN_TIMESTEPS
     require(grid <= TRAIN_TIMESTEPS, "strength", strength, f"at least {least:g} ({steps} steps)")
+    # Both clip the predicted image to [-1, 1] (DPM-Solver++ by thresholding at 1): without it the
+    # first steps near strength 1 divide by almost nothing.
     kind = {"ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler}[name]
-    scheduler = kind.from_config(ddpm().config, timestep_spacing="trailing")
+    clip = {"clip_sample": True} if name == "ddim" else {"thresholding": True}
+    scheduler = kind.from_config(ddpm().config, timestep_spacing="trailing", **clip)
     scheduler.set_timesteps(grid)
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(len(scheduler.timesteps) - steps)

@@ -13,6 +13,8 @@ ARMS = ("original", "upsample", "tada", "syn-rand", "syn-all")
 OPTIMIZERS = ("sgd", "sam")
 BUDGETS = ("epochs", "steps")
 OUTPUTS = ("logits", "softmax")
+SYNTHETIC_ARMS = ("tada", "syn-rand", "syn-all")
+"""The arms that need a generator."""
 SAMPLERS = ("ddim", "dpm++")
 GENERATOR_DATA = ("pool", "train")
 
@@ -21,6 +23,7 @@ TUNED_LR = {"sgd": 0.05, "sam": 0.05}
 TUNED_RHO = 0.1
 TUNED_EPOCHS = 40
 TUNED_STRENGTH = 0.7
+TUNED_GUIDANCE = 1.0
 
 TRAIN_TIMESTEPS = 1000
 """Steps of the diffusion that the generator is trained on."""
@@ -66,6 +69,8 @@ class Settings:
     """radius of SAM's ascent step"""
     separating_epoch: int = 4
     """epochs of the early network whose outputs are clustered"""
+    separating_lr: float = TUNED_LR["sgd"]
+    """learning rate of the early network, plain SGD for every optimizer"""
     outputs: str = "logits"
     """what is clustered: logits or softmax"""
     strength: float = TUNED_STRENGTH
@@ -74,7 +79,7 @@ class Settings:
     """steps of the sampler from strength down to an image"""
     sampler: str = "ddim"
     """ddim or dpm++ (DPM-Solver++, second order)"""
-    guidance: float = 1.0
+    guidance: float = TUNED_GUIDANCE
     """classifier-free guidance scale; 1 is none"""
     generator_data: str = "pool"
     """pool (images apart from all others, for a pretrained model) or train (the training set)"""
@@ -116,13 +121,14 @@ class Settings:
             self.batch_size,
             f"at most n_train = {self.n_train}",
         )
-        require(self.lr is None or 0 < self.lr < float("inf"), "lr", self.lr, "above 0")
+        for name in ("lr", "separating_lr", "rho", "guidance"):
+            value = getattr(self, name)
+            ok = 0 < value < float("inf") if value is not None else name == "lr"
+            require(ok, name, value, "a number above 0")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
         require(
             0 <= self.weight_decay < float("inf"), "weight_decay", self.weight_decay, "at least 0"
         )
-        require(0 < self.rho < float("inf"), "rho", self.rho, "above 0")
-        require(0 < self.guidance < float("inf"), "guidance", self.guidance, "above 0")
         require(0 < self.strength <= 1, "strength", self.strength, "in (0, 1]")
         require(
             round(self.denoising_steps / self.strength) <= TRAIN_TIMESTEPS,
@@ -144,9 +150,119 @@ class Settings:
     def command(self, stage: str, out: object) -> str:
         """The command line of these settings: what differs from the defaults, and the basics."""
         basics = ("dataset", "network", "arm", "k", "optimizer", "seed")
-        words = ["python -m empirical", stage]
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in basics or value != field.default:
-                words.append(f"--{field.name.replace('_', '-')} {value}")
-        return " ".join([*words, f"--out {out}"])
+        return _command(self, stage, out, basics)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared. Splits, seeds and control splits are counts, from 0 on."""
+
+    dataset: str = "digits"
+    """data set"""
+    network: str = "small"
+    """network"""
+    n_train: int = 100
+    """training images of a split"""
+    k: int = 2
+    """amplification of upsample, tada and syn-rand"""
+    strength: float = TUNED_STRENGTH
+    """strength of the synthetic images"""
+    guidance: float = TUNED_GUIDANCE
+    """classifier-free guidance scale of the synthetic images"""
+    epochs: int = TUNED_EPOCHS
+    """epochs of the final training"""
+    splits: int = 8
+    """disjoint training chunks"""
+    seeds: int = 6
+    """seeds of each split, trained together"""
+    generator_steps: int = 1000
+    """training steps of the generator on the pool"""
+    control_splits: int = 4
+    """splits of the control, where the generator sees only the training images; 0: no control"""
+    control_generator_steps: int = 250
+    """training steps of each control generator: fewer images, about as many epochs"""
+
+    def __post_init__(self) -> None:
+        for name, least in (("splits", 1), ("seeds", 1), ("control_splits", 0)):
+            value = getattr(self, name)
+            require(value >= least, name, value, f"a whole number of at least {least}")
+        require(
+            self.control_splits <= self.splits,
+            "control_splits",
+            self.control_splits,
+            f"at most splits = {self.splits}",
+        )
+        self.settings("train")  # checks the rest
+
+    def settings(self, generator_data: str, **values: Any) -> Settings:
+        """The settings of one cell."""
+        shared = {"dataset", "network", "n_train", "k", "strength", "guidance", "epochs"}
+        steps = self.generator_steps if generator_data == "pool" else self.control_generator_steps
+        return Settings(
+            **{name: getattr(self, name) for name in shared},
+            generator_data=generator_data,
+            generator_steps=steps,
+            **values,
+        )
+
+    def cells(self, generator_data: str, split: int) -> list[Settings]:
+        """The cells of one split. original is the same at both budgets and is run once."""
+        control = generator_data == "train"
+        return [
+            self.settings(generator_data, split=split, arm=arm, optimizer=optimizer, budget=budget)
+            for optimizer in (("sgd",) if control else OPTIMIZERS)
+            for arm in (SYNTHETIC_ARMS if control else ARMS)
+            for budget in BUDGETS
+            if arm != "original" or budget == "epochs"
+        ]
+
+    def command(self, out: object) -> str:
+        """The command line of this comparison."""
+        return _command(self, "compare", out)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Where the defaults are chosen: on splits that the comparison does not use."""
+
+    dataset: str = "digits"
+    """data set"""
+    network: str = "small"
+    """network"""
+    n_train: int = 100
+    """training images of a split"""
+    first_split: int = 8
+    """the first split to use"""
+    splits: int = 3
+    """how many splits, from first_split on"""
+    seeds: int = 6
+    """seeds of each split, trained together"""
+    generator_steps: int = 1000
+    """training steps of the generator on the pool"""
+
+    def __post_init__(self) -> None:
+        for name, least in (("first_split", 0), ("splits", 1), ("seeds", 1)):
+            value = getattr(self, name)
+            require(value >= least, name, value, f"a whole number of at least {least}")
+        self.settings(split=self.first_split)  # checks the rest
+
+    def settings(self, **values: Any) -> Settings:
+        """The settings of one point of a grid."""
+        shared = {"dataset", "network", "n_train", "generator_steps"}
+        return Settings(**{name: getattr(self, name) for name in shared} | values)
+
+    def command(self, out: object) -> str:
+        """The command line of this tuning."""
+        return _command(self, "tune", out)
+
+
+def _command(
+    settings: Settings | Comparison | Tuning, name: str, out: object, always: tuple[str, ...] = ()
+) -> str:
+    """A command line with what differs from the defaults, and what is always said."""
+    words = ["python -m empirical", name]
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if field.name in always or value != field.default:
+            words.append(f"--{field.name.replace('_', '-')} {value}")
+    return " ".join([*words, f"--out {out}"])

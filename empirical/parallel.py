@@ -1,0 +1,51 @@
+"""Independent pieces of work in several one-thread processes."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import joblib
+
+from empirical.progress import say, use_plain_lines
+from empirical.training import one_thread
+from theory.parameters import ParameterError
+
+Task = tuple[Callable[..., None], tuple[Any, ...]]
+
+
+def run_all(what: str, tasks: Sequence[Task], jobs: int) -> None:
+    """Do every task, `jobs` at a time, in order of the list; say how many are done.
+
+    Two one-thread processes beat one process with two threads for networks this small.
+
+    Raises:
+        ParameterError, OSError: as a task raised it; what other tasks finished is kept.
+    """
+    work = (joblib.delayed(_attempt)(function, arguments) for function, arguments in tasks)
+    pool = joblib.Parallel(n_jobs=min(jobs, max(len(tasks), 1)), return_as="generator_unordered")
+    for done, error in enumerate(pool(work), start=1):
+        if isinstance(error, tuple):
+            raise ParameterError(*error)
+        if error is not None:
+            raise error
+        say(f"{what}: {done} of {len(tasks)} done")
+
+
+def _attempt(
+    function: Callable[..., None], arguments: tuple[Any, ...]
+) -> tuple[str, str, str] | Exception | None:
+    # Returned instead of raised: a ParameterError does not survive the pickling between
+    # processes, and joblib would print the other process's traceback above ours.
+    use_plain_lines()
+    try:
+        with one_thread():
+            function(*arguments)
+    except ParameterError as error:
+        return error.name, str(error.value), error.allowed
+    except OSError as error:
+        return error
+    except Exception as error:
+        return RuntimeError(f"{error!r} in another process:\n{traceback.format_exc()}")
+    return None
