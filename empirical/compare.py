@@ -155,6 +155,7 @@ def compare(comparison: Comparison, out: Path, jobs: int = 2) -> dict[str, Any]:
     require(jobs >= 1, "jobs", jobs, "a whole number of at least 1")
     out = Path(out)
     images = load(comparison.dataset)
+    partition(images, comparison.settings("pool"))
     most = n_splits(comparison.dataset, len(images.labels), comparison.n_train)
     require(
         comparison.splits <= most,
@@ -162,7 +163,6 @@ def compare(comparison: Comparison, out: Path, jobs: int = 2) -> dict[str, Any]:
         comparison.splits,
         f"at most {most} with n_train = {comparison.n_train}",
     )
-    partition(images, comparison.settings("pool"))
     open_folder(out, asdict(comparison), ("cells", "generators", "synthetic", "results.json"))
     start = time.monotonic()
     pool = comparison.settings("pool")

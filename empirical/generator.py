@@ -50,7 +50,7 @@ class Recipe:
     ema: float = 0.99
     class_dropout: float = 0.1
     widths: tuple[int, ...] = (32, 64)
-    checkpoint_every: int = 100
+    checkpoint_every: int = 20
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ from empirical.streams import seed_for
 
 
 def small(channels: int, side: int, n_classes: int) -> nn.Module:
-    """Three 3x3 convolutions (16, 32, 64 channels; strides 1, 2, 2) and a linear layer.
+    """Two 3x3 convolutions (16 and 32 channels, strides 1 and 2) and a linear layer.
 
-    No batch norm: its batch statistics would tie the seeds' networks to their padding, and SAM's
-    two gradients to two sets of statistics.
+    On the validation images of 8x8 digits a third one with 64 channels was worse (11.3% against
+    9.7% error) and twice as slow. No batch norm: its batch statistics would take in the padding
+    of batches that are trained together, and differ between SAM's two gradients.
     """
     layers: list[nn.Module] = []
-    for width, stride in ((16, 1), (32, 2), (64, 2)):
+    for width, stride in ((16, 1), (32, 2)):
         layers += [nn.Conv2d(channels, width, 3, stride=stride, padding=1), nn.ReLU()]
         channels, side = width, -(-side // stride)
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * side * side, n_classes))

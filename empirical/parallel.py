@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,12 +26,18 @@ def run_all(what: str, tasks: Sequence[Task], jobs: int) -> None:
     """
     work = (joblib.delayed(_attempt)(function, arguments) for function, arguments in tasks)
     pool = joblib.Parallel(n_jobs=min(jobs, max(len(tasks), 1)), return_as="generator_unordered")
-    for done, error in enumerate(pool(work), start=1):
-        if isinstance(error, tuple):
-            raise ParameterError(*error)
-        if error is not None:
-            raise error
-        say(f"{what}: {done} of {len(tasks)} done")
+    ends: Any = pool(work)
+    try:
+        for done, error in enumerate(ends, start=1):
+            if isinstance(error, tuple):
+                raise ParameterError(*error)
+            if error is not None:
+                raise error
+            say(f"{what}: {done} of {len(tasks)} done")
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that it stops the other tasks
+            ends.close()
 
 
 def _attempt(

@@ -69,10 +69,10 @@ class Workplace:
     @contextmanager
     def timed(self, stage: str, seconds: float = 0.0) -> Iterator[None]:
         """Note the seconds of a stage in timings.json, `seconds` spent earlier included."""
-        start = time.monotonic()
-        yield
         path = self.out / "timings.json"
         known = read_json(path, "timings") if path.exists() else {}
+        start = time.monotonic()
+        yield
         write_json(path, known | {stage: round(seconds + time.monotonic() - start, 2)})
 
 

@@ -19,8 +19,8 @@ SAMPLERS = ("ddim", "dpm++")
 GENERATOR_DATA = ("pool", "train")
 
 # Chosen by `python -m empirical tune` on validation images only: results/digits/tune.json.
-TUNED_LR = {"sgd": 0.05, "sam": 0.05}
-TUNED_RHO = 0.1
+TUNED_LR = {"sgd": 0.05, "sam": 0.1}
+TUNED_RHO = 0.2
 TUNED_EPOCHS = 40
 TUNED_STRENGTH = 0.7
 TUNED_GUIDANCE = 1.0
@@ -40,7 +40,7 @@ class Settings:
     dataset: str = "digits"
     """digits (scikit-learn's 1797 handwritten digits of 8x8 pixels)"""
     network: str = "small"
-    """small (three convolutions and a linear layer, no batch norm)"""
+    """small (two convolutions and a linear layer, no batch norm)"""
     arm: str = "tada"
     """original, upsample, tada, syn-rand or syn-all"""
     k: int = 2

@@ -16,6 +16,8 @@ def points(share: float | None, sign: bool = False) -> str:
 def show_comparison(results: dict[str, Any]) -> None:
     """Print the mean errors and the orderings of a comparison, in percentage points."""
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
     table = Table(title="Test error (%), with standard errors over splits")
     for name in ("generator", "optimizer", "budget", "arm", "splits", "all", "slow", "fast"):
         table.add_column(name)

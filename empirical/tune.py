@@ -27,7 +27,7 @@ from empirical.settings import OPTIMIZERS, SYNTHETIC_ARMS, Settings, Tuning
 from theory.parameters import require
 
 LRS = (0.01, 0.02, 0.05, 0.1)
-EPOCHS = (20, 40)  # more would not fit the comparison into a few minutes
+EPOCHS = (30, 60)  # more would not fit the comparison into a few minutes
 RHOS = (0.05, 0.1, 0.2)
 STRENGTHS = (0.3, 0.5, 0.7, 0.9)
 GUIDANCES = (1.0, 2.0)
@@ -71,13 +71,14 @@ def tune(tuning: Tuning, out: Path, jobs: int = 2) -> dict[str, Any]:
     """
     require(jobs >= 1, "jobs", jobs, "a whole number of at least 1")
     out = Path(out)
-    n = len(load(tuning.dataset).labels)
-    most = n_splits(tuning.dataset, n, tuning.n_train)
+    images = load(tuning.dataset)
+    partition(images, tuning.settings(split=tuning.first_split))
+    most = n_splits(tuning.dataset, len(images.labels), tuning.n_train) - tuning.first_split
     require(
-        tuning.first_split + tuning.splits <= most,
+        tuning.splits <= most,
         "splits",
         tuning.splits,
-        f"at most {most} with first_split and n_train = {tuning.n_train}",
+        f"at most {most} with first_split = {tuning.first_split} and n_train = {tuning.n_train}",
     )
     open_folder(out, asdict(tuning), ("points", "generators", "tune.json"))
 

@@ -1,0 +1,84 @@
+"""Shared by these tests: the data, settings that take a second, and a finished run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from empirical.__main__ import main
+from empirical.data import Images, load
+from empirical.run import run
+from empirical.settings import Settings
+
+TINY: dict[str, Any] = {
+    "epochs": 2,
+    "separating_epoch": 2,
+    "generator_steps": 2,
+    "denoising_steps": 2,
+}
+
+
+@pytest.fixture(scope="session")
+def digits() -> Images:
+    return load("digits")
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., Settings]:
+    """Settings of a run of about a second."""
+    return lambda **values: Settings(**(TINY | values))
+
+
+@pytest.fixture(scope="session")
+def tiny_flags() -> list[str]:
+    """The same on the command line."""
+    return [
+        word for name, value in TINY.items() for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
+
+
+@pytest.fixture(scope="session")
+def _finished(tiny: Callable[..., Settings], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished") / "run"
+    run(tiny(), out)
+    return out
+
+
+@pytest.fixture
+def finished(_finished: Path, tmp_path: Path) -> Path:
+    """A copy of a finished run with the tiny settings, to damage at will."""
+    return Path(shutil.copytree(_finished, tmp_path / "run"))
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command line in this process: exit code, stdout, stderr."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([str(word) for word in words])
+        said = capsys.readouterr()
+        return int(stop.value.code or 0), said.out, said.err
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def contents() -> Callable[[Path], dict[str, bytes]]:
+    """Every file of a folder with its bytes."""
+    return lambda folder: {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)

@@ -1,0 +1,111 @@
+"""Batches, budgets, and many seeds trained together against each one alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from empirical import algorithm, networks, training
+from empirical.arms import synthetic
+from empirical.data import Images, partition, to_float
+from empirical.settings import Settings
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(1, 60), batch_size=st.integers(1, 60), epochs=st.integers(1, 3))
+def test_an_epoch_shows_every_example_once_in_nearly_equal_batches(
+    n: int, batch_size: int, epochs: int
+) -> None:
+    per_epoch = training.steps_per_epoch(n, batch_size)
+    steps = epochs * per_epoch
+    members = torch.arange(100, 100 + n)
+    plan = training.make_plan([members], [steps], batch_size, 1.0, [torch.Generator()])
+    sizes = (plan.weights > 0).sum(dim=2)[:, 0]
+    assert sizes.max() <= batch_size
+    assert sizes.max() - sizes.min() <= 1
+    torch.testing.assert_close(plan.weights.sum(dim=2), torch.ones(steps, 1))
+    for epoch in range(epochs):
+        part = slice(epoch * per_epoch, (epoch + 1) * per_epoch)
+        seen = plan.rows[part, 0][plan.weights[part, 0] > 0]
+        assert torch.equal(seen.sort().values, members)
+
+
+def test_learning_rate_falls_at_half_and_three_quarters() -> None:
+    rates = training.learning_rates(8, 1.0)
+    assert rates == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "sam"])
+@pytest.mark.parametrize("budget", ["epochs", "steps"])
+def test_seeds_together_equal_each_alone(
+    digits: Images, tiny: Callable[..., Settings], optimizer: str, budget: str
+) -> None:
+    """Also where their training sets, and so their numbers of steps, differ."""
+    chosen = tiny(optimizer=optimizer, budget=budget, epochs=3)
+    split = partition(digits, chosen)
+    seeds = [0, 1, 2]
+    slow = [np.arange(100) < count for count in (10, 40, 60)]
+    pairs = [
+        algorithm.arm_pairs(split, chosen, own, seed) for seed, own in zip(seeds, slow, strict=True)
+    ]
+    generator = torch.Generator().manual_seed(0)
+    images = [
+        {
+            pair: torch.randint(256, (1, 8, 8), generator=generator, dtype=torch.uint8)
+            for pair in synthetic(own)
+        }
+        for own in pairs
+    ]
+    together = algorithm.train_arm(digits, split, chosen, seeds, pairs, images, split.test)
+    if budget == "epochs":
+        assert together.steps == [3 * 5, 3 * 6, 3 * 7]
+    else:
+        assert together.steps == [3 * 4] * 3
+    for seed in seeds:
+        alone = algorithm.train_arm(
+            digits, split, chosen, [seed], [pairs[seed]], [images[seed]], split.test
+        )
+        assert alone.steps == [together.steps[seed]]
+        for name, value in alone.parameters.items():
+            torch.testing.assert_close(
+                value[0], together.parameters[name][seed], rtol=1e-3, atol=1e-4
+            )
+        assert abs(alone.wrong[0].mean() - together.wrong[seed].mean()) <= 0.003
+
+
+def test_selection_of_seeds_together_equals_each_alone(
+    digits: Images, tiny: Callable[..., Settings]
+) -> None:
+    split = partition(digits, tiny())
+    together = algorithm.find_slow(digits, split, tiny(), [4, 5])
+    alone = algorithm.find_slow(digits, split, tiny(), [5])[0]
+    assert (together[1].train == alone.train).mean() > 0.95
+    assert not np.array_equal(together[0].train, together[1].train)
+    assert 0 < alone.train.mean() < 1
+
+
+def test_training_learns(digits: Images, tiny: Callable[..., Settings]) -> None:
+    chosen = tiny(arm="original", epochs=15)
+    split = partition(digits, chosen)
+    pairs = algorithm.arm_pairs(split, chosen, np.zeros(100, dtype=bool), 0)
+    trained = algorithm.train_arm(digits, split, chosen, [0], [pairs], [{}], split.validation)
+    assert trained.wrong.mean() < 0.4
+
+
+def test_outputs_are_the_networks_own(digits: Images, tiny: Callable[..., Settings]) -> None:
+    chosen = tiny(arm="original")
+    split = partition(digits, chosen)
+    pairs = algorithm.arm_pairs(split, chosen, np.zeros(100, dtype=bool), 0)
+    trained = algorithm.train_arm(
+        digits, split, chosen, [0, 1], [pairs] * 2, [{}] * 2, split.validation
+    )
+    network = networks.make("small", 1, 8, 10)
+    pixels = to_float(digits.pixels[:5])
+    both = training.logits(network, trained.parameters, pixels)
+    network.load_state_dict({name: value[1] for name, value in trained.parameters.items()})
+    torch.testing.assert_close(both[1], network(pixels).detach(), rtol=1e-4, atol=1e-4)
