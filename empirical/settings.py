@@ -19,10 +19,10 @@ SAMPLERS = ("ddim", "dpm++")
 GENERATOR_DATA = ("pool", "train")
 
 # Chosen by `python -m empirical tune` on validation images only: results/digits/tune.json.
-TUNED_LR = {"sgd": 0.05, "sam": 0.1}
+TUNED_LR = {"sgd": 0.05, "sam": 0.02}
 TUNED_RHO = 0.2
-TUNED_EPOCHS = 40
-TUNED_STRENGTH = 0.7
+TUNED_EPOCHS = 60
+TUNED_STRENGTH = 0.9
 TUNED_GUIDANCE = 1.0
 
 TRAIN_TIMESTEPS = 1000
@@ -113,8 +113,7 @@ class Settings:
             ("generator_steps", 1),
             ("generator_seed", 0),
         ):
-            value = getattr(self, name)
-            require(value >= least, name, value, f"a whole number of at least {least}")
+            _whole_number(self, name, least)
         require(
             self.batch_size <= self.n_train,
             "batch_size",
@@ -184,8 +183,7 @@ class Comparison:
 
     def __post_init__(self) -> None:
         for name, least in (("splits", 1), ("seeds", 1), ("control_splits", 0)):
-            value = getattr(self, name)
-            require(value >= least, name, value, f"a whole number of at least {least}")
+            _whole_number(self, name, least)
         require(
             self.control_splits <= self.splits,
             "control_splits",
@@ -242,8 +240,7 @@ class Tuning:
 
     def __post_init__(self) -> None:
         for name, least in (("first_split", 0), ("splits", 1), ("seeds", 1)):
-            value = getattr(self, name)
-            require(value >= least, name, value, f"a whole number of at least {least}")
+            _whole_number(self, name, least)
         self.settings(split=self.first_split)  # checks the rest
 
     def settings(self, **values: Any) -> Settings:
@@ -254,6 +251,12 @@ class Tuning:
     def command(self, out: object) -> str:
         """The command line of this tuning."""
         return _command(self, "tune", out)
+
+
+def _whole_number(settings: object, name: str, least: int) -> None:
+    value = getattr(settings, name)
+    ok = isinstance(value, int) and value >= least
+    require(ok, name, value, f"a whole number of at least {least}")
 
 
 def _command(

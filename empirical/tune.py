@@ -26,9 +26,11 @@ from empirical.run import open_folder, versions
 from empirical.settings import OPTIMIZERS, SYNTHETIC_ARMS, Settings, Tuning
 from theory.parameters import require
 
+# The smallest strength is near a copy. 1 is left out: it would start from pure noise, and so not be
+# guided by the real image. More epochs would not fit the comparison into a few minutes.
 LRS = (0.01, 0.02, 0.05, 0.1)
-EPOCHS = (30, 60)  # more would not fit the comparison into a few minutes
-RHOS = (0.05, 0.1, 0.2)
+EPOCHS = (30, 60)
+RHOS = (0.05, 0.1, 0.2, 0.4)
 STRENGTHS = (0.3, 0.5, 0.7, 0.9)
 GUIDANCES = (1.0, 2.0)
 
