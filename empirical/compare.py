@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from empirical import algorithm, arms
-from empirical.data import load, n_splits, partition
+from empirical.data import Split, load, n_splits, partition
 from empirical.files import digest, read_json, write_json
 from empirical.generator import Generator, Recipe, train_generator
 from empirical.parallel import run_all
@@ -83,6 +83,12 @@ def read_cell(out: Path, settings: Settings, seeds: int) -> list[dict[str, Any]]
     return found["results"]
 
 
+def needed(cells: Sequence[Settings], parts: Split, slow: np.ndarray, seed: int) -> list[arms.Pair]:
+    """The synthetic images that any of the cells needs for one seed: they share them."""
+    every = {pair for cell in cells for pair in algorithm.arm_pairs(parts, cell, slow, seed)}
+    return arms.synthetic(sorted(every))
+
+
 def run_split(comparison: Comparison, generator_data: str, split: int, out: Path) -> None:
     """Run the cells of one split that are not finished, every seed in one batched program."""
     seeds = range(comparison.seeds)
@@ -100,13 +106,7 @@ def run_split(comparison: Comparison, generator_data: str, split: int, out: Path
     generator = make_generator(any_cell, out)
     synthetic = []
     for seed in seeds:
-        # All that any arm of the split needs, so that the arms share their images.
-        needed = {
-            pair
-            for cell in comparison.cells(generator_data, split)
-            for pair in algorithm.arm_pairs(parts, cell, slow[seed].train, seed)
-        }
-        pairs = arms.synthetic(sorted(needed))
+        pairs = needed(comparison.cells(generator_data, split), parts, slow[seed].train, seed)
         folder = store_folder(out, any_cell, seed)
         folder.parent.mkdir(parents=True, exist_ok=True)
         synthetic.append(stored_images(images, pairs, any_cell, generator, seed, folder))

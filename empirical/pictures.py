@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
+from empirical import algorithm
 from empirical.arms import Pair
-from empirical.data import Images
+from empirical.compare import make_generator, needed, store_folder
+from empirical.data import Images, load, partition
+from empirical.run import generate, select, stored_images
+from empirical.settings import Comparison, Settings
 
 
 @dataclass(frozen=True)
@@ -58,3 +63,26 @@ def gallery(
         synthetic=arrays([synthetic[source, 1] for source in slow_sources]),
         classes=names,
     )
+
+
+def run_gallery(settings: Settings, out: Path, per_class: int = 1) -> Gallery:
+    """The gallery of one run's folder (an arm with synthetic images of slow sources)."""
+    images = load(settings.dataset)
+    synthetic = generate(settings, out)
+    train = partition(images, settings).train
+    return gallery(images, train, select(settings, out).train, synthetic, per_class)
+
+
+def comparison_gallery(
+    comparison: Comparison, out: Path, split: int = 0, seed: int = 0, per_class: int = 1
+) -> Gallery:
+    """The gallery of one split and seed of a finished comparison's folder."""
+    cells = comparison.cells("pool", split)
+    images = load(comparison.dataset)
+    parts = partition(images, cells[0])
+    slow = algorithm.find_slow(images, parts, cells[0], range(comparison.seeds))[seed].train
+    pairs = needed(cells, parts, slow, seed)
+    generator = make_generator(cells[0], out)
+    folder = store_folder(out, cells[0], seed)
+    synthetic = stored_images(images, pairs, cells[0], generator, seed, folder)
+    return gallery(images, parts.train, slow, synthetic, per_class)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from empirical.data import Images, partition
-from empirical.pictures import gallery
+from empirical.pictures import gallery, run_gallery
 from empirical.settings import Settings
 
 
@@ -27,6 +29,13 @@ def test_columns_belong_together(digits: Images, tiny: Callable[..., Settings]) 
         for kind, which in ((shown.slow, slow), (shown.fast, ~slow)):
             own = pixels[which & (labels == int(name))]
             assert (own == kind[column]).all(axis=(1, 2)).any()
+
+
+def test_gallery_of_a_run(finished: Path, tiny: Callable[..., Settings]) -> None:
+    shown = run_gallery(tiny(), finished)
+    made = [np.array(Image.open(path)) for path in (finished / "synthetic").glob("*.png")]
+    assert len(shown.classes) >= 5
+    assert all(any((image == one).all() for one in made) for image in shown.synthetic)
 
 
 def test_colour(digits: Images) -> None:

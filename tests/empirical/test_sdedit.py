@@ -16,7 +16,6 @@ from empirical.sdedit import edit, make_sampler
 from empirical.settings import SAMPLERS, Settings
 from theory.parameters import ParameterError
 
-
 pytestmark = pytest.mark.filterwarnings(
     # DPMSolverMultistepScheduler turns a tensor into an array the old way.
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
