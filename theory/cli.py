@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
+import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable
-from typing import TypeVar
+from pathlib import Path
+from typing import NoReturn, TypeVar
 
 from theory.parameters import ParameterError
 
@@ -45,6 +49,10 @@ def run(main: Callable[[], int | None]) -> None:
         sys.exit(main() or 0)
     except ParameterError as error:
         fail(str(error))
+    except BrokenPipeError:
+        # the reader of our output (head, less) has gone: nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except OSError as error:
         name = error.filename if error.filename is not None else "input/output"
         fail(f"{name}: {error.strerror or error}")
@@ -52,7 +60,32 @@ def run(main: Callable[[], int | None]) -> None:
         fail("interrupted; the same command continues from the last finished stage", code=130)
 
 
-def fail(message: str, code: int = 2) -> None:
+def fail(message: str, code: int = 2) -> NoReturn:
     """Print `error: message` as one line on stderr and exit."""
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(code)
+
+
+def check_writable(file: Path) -> None:
+    """Raise OSError now, before long work, if `file` could not be written at its end."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.is_dir():
+        raise IsADirectoryError(21, "is a folder, a file name is needed", str(file))
+    with tempfile.NamedTemporaryFile(dir=file.parent):
+        pass
+
+
+def write_json(file: Path, content: object) -> None:
+    """Write JSON whole or not at all: to a temporary name beside `file`, then renamed."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    with tempfile.NamedTemporaryFile(
+        "w", dir=file.parent, prefix=file.name, suffix=".tmp", delete=False, encoding="utf-8"
+    ) as temporary:
+        try:
+            temporary.write(text)
+            temporary.flush()
+            Path(temporary.name).replace(file)
+        except BaseException:
+            Path(temporary.name).unlink(missing_ok=True)
+            raise

@@ -1,0 +1,163 @@
+"""Corollary 4.4: the stationarity bound of SGD, where it is attained, and on U(k) and G(k)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sim.checks.base import Check, Plan, Quantity, quantity, ratio
+from sim.data import DataConfig, Dataset, generate, sample, upsample
+from sim.measure import Estimate, batch_variance
+from sim.network import gradient, init, loss, norm
+from sim.optim import train
+from theory import convergence
+
+
+def _quadratic(plan: Plan) -> list[Quantity]:
+    """Isotropic quadratics at lr = 1/L_s, where equation (28) is an identity."""
+    dim, smoothness, runs, steps = 6, 2.0, plan.size(4000), 8
+    lr = (2.5 if plan.broken else 1.0) / smoothness
+    out = []
+    for start, variance in ((3.0, 0.2), (0.5, 3.0)):
+        g = plan.generator(40, int(10 * start))
+        W = torch.zeros(runs, dim, dtype=torch.float64)
+        W[:, 0] = start
+        total = torch.zeros(runs, dtype=torch.float64)
+        for _ in range(steps):
+            total += (smoothness * W).square().sum(1) / steps
+            noise = (variance / dim) ** 0.5 * torch.randn(runs, dim, generator=g).double()
+            W = W - lr * (smoothness * W + noise)
+        out.append(
+            quantity(
+                f"quadratic: mean |grad|^2 over {steps} steps from |W|={start}, V={variance}",
+                Estimate.of(total),
+                what="bound",
+                # at lr = 1/L_s each W after the first is noise/L_s alone
+                loss_initial=smoothness / 2 * start**2,
+                loss_final=variance / (2 * smoothness),
+                lr=1.0 / smoothness,
+                smoothness=smoothness,
+                variance=variance,
+                steps=steps,
+            )
+        )
+    return out
+
+
+_CONFIG = DataConfig(n_examples=60, dim=30, beta_slow=0.5, sigma_noise=0.3)
+_K, _BATCH, _STEPS = 3, 24, 150
+
+
+def _network(plan: Plan) -> list[Quantity]:
+    """Mini-batch SGD with real logits on one U(k) and one G(k): measured against the bound."""
+    g = plan.generator(41)
+    data = sample(_CONFIG, g)
+    start = init(5, _CONFIG.dim, 0.2, g)
+    lr = 0.1
+    out = []
+    for arm, augmented in (("U", upsample(data, _K)), ("G", generate(data, _K, g))):
+        runs = plan.size(48)
+        squares, variances, curvatures = [], [], []
+
+        def watch(
+            t: int,
+            W: Tensor,
+            data: Dataset = augmented,
+            squares: list[Tensor] = squares,
+            variances: list[Tensor] = variances,
+            curvatures: list[Tensor] = curvatures,
+        ) -> None:
+            if t < _STEPS:
+                squares.append(norm(gradient(W, data)).flatten().square())
+                variances.append(batch_variance(W, data, _BATCH).max())
+            if t % 25 == 0:
+                curvatures.append(_smoothness(W, data, g).max())
+
+        W = start.expand(runs, *start.shape)
+        end = train(W, augmented, lr, _STEPS, batch_size=_BATCH, generator=g, on_step=watch)
+        out.append(
+            quantity(
+                f"network: mean |grad|^2 over {_STEPS} steps on {arm}({_K})",
+                Estimate.of(torch.stack(squares).mean(0)),
+                "<",
+                what="bound",
+                loss_initial=float(loss(start, augmented)),
+                loss_final=float(loss(end, augmented).mean()),
+                lr=lr,
+                smoothness=float(torch.stack(curvatures).max()),
+                variance=float(torch.stack(variances).max()),
+                steps=_STEPS,
+            )
+        )
+    return out
+
+
+def _variance_ratio(plan: Plan) -> Quantity:
+    """V_G/V_U at W⁽⁰⁾ with real logits over independent data sets: below 1."""
+    g = plan.generator(42)
+    seeds = plan.size(800)
+    data = sample(_CONFIG, g, (seeds,))
+    W = init(5, _CONFIG.dim, 0.2, g, (seeds,))
+    kept = 1.0 if plan.broken else 0.0
+    variance = {
+        "U": upsample(data, _K),
+        "G": generate(data, _K, g, kept_noise=kept),
+    }
+    total = {arm: _total_variance(W, augmented, data) for arm, augmented in variance.items()}
+    return quantity(
+        f"V_G({_K}) / V_U({_K}) at W(0)",
+        ratio(total["G"], total["U"]),
+        "<",
+        what="one",
+    )
+
+
+def _total_variance(W: Tensor, augmented: Dataset, data: Dataset) -> Tensor:
+    """Batch variance plus the full gradient's own noise off the features, per data set.
+
+    V of Corollary 4.4 is Theorem 4.3's: over the data's noise as well as the batch.
+    """
+    noise_part = gradient(W, augmented)[..., 2:].square().sum((-1, -2))
+    return batch_variance(W, augmented, _BATCH) + noise_part
+
+
+def _smoothness(W: Tensor, data: Dataset, generator: torch.Generator) -> Tensor:
+    """Largest |eigenvalue| of the Hessian at each W (..., J, d), by power iteration."""
+    v = torch.randn(W.shape, generator=generator, dtype=W.dtype)
+    step = 1e-4
+    size = norm(v)
+    for _ in range(40):
+        v = v / norm(v)
+        v = (gradient(W + step * v, data) - gradient(W - step * v, data)) / (2 * step)
+        size = norm(v)
+    return size.flatten()
+
+
+def _measure(plan: Plan) -> list[Quantity]:
+    return [*_quadratic(plan), *_network(plan), _variance_ratio(plan)]
+
+
+def _predict(given: Mapping[str, Any]) -> float:
+    if given["what"] == "one":
+        return 1.0
+    return convergence.stationarity_bound(
+        given["loss_initial"],
+        given["loss_final"],
+        given["lr"],
+        given["smoothness"],
+        given["variance"],
+        given["steps"],
+    )
+
+
+CHECKS = (
+    Check(
+        "convergence",
+        "lr <= 1/L_s, and fresh synthetic noise (control: lr = 2.5/L_s, and kept noise)",
+        _measure,
+        _predict,
+    ),
+)

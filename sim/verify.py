@@ -1,0 +1,165 @@
+"""Run checks with their controls on all cores, judge them, and lay out the result."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from joblib import Parallel, delayed
+from rich.table import Table
+
+from sim.checks import CHECKS
+from sim.checks.base import LEVEL, Check, Plan, Quantity, Verdict, judge
+from theory.claims import CLAIMS
+from theory.parameters import require
+
+
+@dataclass(frozen=True)
+class Result:
+    """A claim's verdicts and its control's; it passes when it holds and its control fails."""
+
+    check: Check
+    verdicts: list[Verdict]
+    control: list[Verdict]
+
+    @property
+    def holds(self) -> bool:
+        return all(v.holds for v in self.verdicts)
+
+    @property
+    def control_holds(self) -> bool:
+        """Whether nothing in the control contradicts the claim (coarse measurements do not)."""
+        return not any(v.refuted for v in self.control)
+
+    @property
+    def passed(self) -> bool:
+        return self.holds and not self.control_holds
+
+
+def verify(
+    names: Sequence[str] | None = None,
+    seed: int = 0,
+    full: bool = False,
+    on_progress: Callable[[str, int, int], None] | None = None,
+    jobs: int | None = None,
+) -> list[Result]:
+    """Check the claims `names` (all by default), each with its control, in parallel.
+
+    on_progress(claim, done, total) after each measurement. The result depends on seed and
+    full alone, not on jobs (default: the machine's cores). Raises ParameterError for an
+    unknown claim or a negative seed.
+    """
+    chosen = selected(names, seed, jobs)
+    # the slowest first, so that the last core to finish is not alone for long
+    order = sorted(chosen, key=lambda n: -_COST.get(n, 0))
+    tasks = [(name, Plan(seed, full, broken)) for broken in (False, True) for name in order]
+    measured: dict[tuple[str, bool], list[Quantity]] = {}
+    pool = Parallel(n_jobs=jobs or os.cpu_count() or 1, return_as="generator_unordered")
+    done = pool(delayed(_measure)(*task) for task in tasks)
+    for name, broken, quantities in done or ():
+        measured[name, broken] = quantities
+        if on_progress is not None:
+            on_progress(name, len(measured), len(tasks))
+    return [result(CHECKS[n], measured[n, False], measured[n, True]) for n in chosen]
+
+
+def selected(names: Sequence[str] | None, seed: int, jobs: int | None) -> list[str]:
+    """The claims to check, after a check of the parameters (ParameterError)."""
+    chosen = list(CHECKS) if names is None else list(names)
+    for name in chosen:
+        require(name in CHECKS, "claims", name, f"one of {', '.join(CHECKS)}")
+    require(seed >= 0, "seed", seed, "0 or more")
+    require(jobs is None or jobs >= 1, "jobs", jobs, "at least 1")
+    return chosen
+
+
+_COST = {"noise-tolerance": 5, "gradient-variance": 4, "test-error": 4, "noise-alignment": 3}
+
+
+def _measure(name: str, plan: Plan) -> tuple[str, bool, list[Quantity]]:
+    torch.set_num_threads(1)
+    return name, plan.broken, CHECKS[name].measure(plan)
+
+
+def result(check: Check, quantities: list[Quantity], control: list[Quantity]) -> Result:
+    """Judge what was measured; nothing is measured here."""
+    return Result(check, [judge(check, q) for q in quantities], [judge(check, q) for q in control])
+
+
+def as_json(results: list[Result], elapsed: float, seed: int, full: bool) -> dict[str, Any]:
+    """The contract's object; each claim's headline is its quantity closest to failing."""
+    claims = []
+    for r in results:
+        worst = max(r.verdicts, key=lambda v: v.deviation)
+        claim = CLAIMS[r.check.name]
+        claims.append(
+            {
+                "name": r.check.name,
+                "source": claim.source,
+                "statement": claim.statement,
+                **_plain(worst),
+                "holds": r.holds,
+                "quantities": [_plain(v) for v in r.verdicts],
+                "control": {
+                    "broken_assumption": r.check.broken_assumption,
+                    "holds": r.control_holds,
+                    "quantities": [_plain(v) for v in r.control],
+                },
+            }
+        )
+    return {"claims": claims, "level": LEVEL, "seed": seed, "full": full, "elapsed_s": elapsed}
+
+
+def _plain(verdict: Verdict) -> dict[str, Any]:
+    plain = asdict(verdict)
+    if not math.isfinite(verdict.deviation):
+        plain["deviation"] = None  # JSON has no infinity: no margin, or the wrong side of it
+    if verdict.relation in "<>" and verdict.predicted:
+        plain["tightness"] = verdict.measured / verdict.predicted
+    return plain
+
+
+def table(results: list[Result], verbose: bool = False) -> Table:
+    """One row for each claim, showing the quantity closest to failing, and its control.
+
+    verbose: a row for each quantity.
+    """
+    out = Table(title=f"Claims of the theory, each quantity tested at level {LEVEL:g}")
+    out.add_column("claim", style="bold", no_wrap=True)
+    out.add_column("quantity" if verbose else "quantity closest to failing", overflow="fold")
+    out.add_column("predicted", justify="right", no_wrap=True)
+    out.add_column("measured ± s.e.", justify="right", no_wrap=True)
+    out.add_column("verdict")
+    out.add_column("control")
+    for r in results:
+        shown = r.verdicts if verbose else [max(r.verdicts, key=lambda v: v.deviation)]
+        for row, v in enumerate(shown):
+            error = f" ± {v.standard_error:.1g}" if v.standard_error else " (exact)"
+            out.add_row(
+                r.check.name if row == 0 else "",
+                v.label,
+                f"{v.relation} {v.predicted:.4g}",
+                f"{v.measured:.4g}{error}",
+                "[green]holds[/]" if v.holds else "[red]FAILS[/]",
+                "" if row else "[red]HOLDS[/]" if r.control_holds else "[green]fails[/]",
+                end_section=verbose and row == len(shown) - 1,
+            )
+        if not verbose and not r.holds:
+            failing = sum(not v.holds for v in r.verdicts)
+            out.add_row("", f"[red]{failing} of {len(r.verdicts)} quantities fail[/]")
+    return out
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __call__(self) -> float:
+        return round(time.perf_counter() - self._start, 1)

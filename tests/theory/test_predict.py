@@ -1,0 +1,103 @@
+"""`python -m theory`: the contract's keys, values worked out by hand, bad input."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from theory.claims import CLAIMS
+
+
+def theory(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "theory", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def predicted(*arguments: str) -> dict[str, float]:
+    done = theory("predict", *arguments)
+    assert done.returncode == 0, done.stderr
+    written = json.loads(done.stdout)
+    assert set(written) == {"claim", "inputs", "predicted"}
+    return written["predicted"]
+
+
+def test_noise_alignment() -> None:
+    out = predicted(
+        *"noise-alignment --alpha 0.8 --k 5 --sigma-noise 0.1 --sigma-synthetic 0.1".split()
+    )
+    assert out["generated_over_upsampled"] == pytest.approx(1.8 / 5.8)
+    assert out["tolerance"] == 6
+
+
+def test_amplification() -> None:
+    out = predicted(*"amplification --alpha 0.8 --beta-fast 1 --beta-slow 0.5".split())
+    assert out["k_star"] == pytest.approx(32)
+
+
+def test_gradient_variance_by_hand() -> None:
+    # N = 2 (one fast, one slow), k = 2, so N' = 3; d' = 2; J = 1; B = 2; l = 1/2
+    out = predicted(
+        *"gradient-variance --n-examples 2 --dim 4 --filters 1 --alpha 0.5 --beta-fast 2".split(),
+        *"--beta-slow 1 --sigma-noise 1 --sigma-synthetic 1 --sigma-init 1 --k 2".split(),
+        *"--batch-size 2 --logit 0.5".split(),
+    )
+    noise = 27 / 4 * 6 * (2 * 4)
+    a_fast, a_slow = 9 / 4 * 64 * 3, 9 / 4 * 1 * 3
+    features = 1 / 3 * 2 / 3 * (a_fast + a_slow) / 2 * (3 - 2) / (3 - 1)
+    assert out["upsampled"] == pytest.approx(features + noise / 2 * (1 + 1 * 2 / 6))
+    assert out["generated"] == pytest.approx(features + noise / 2)
+    assert out["original"] == pytest.approx(noise / 2)
+    assert out["ratio"] == pytest.approx(out["upsampled"] / out["generated"])
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_every_claim_predicts_with_its_defaults(claim: str) -> None:
+    numbers = CLAIMS[claim].predict()
+    assert numbers
+    assert all(isinstance(value, float | int) for value in numbers.values())
+
+
+def test_list(tmp_path: Path) -> None:
+    done = theory("list")
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in CLAIMS)
+    file = tmp_path / "claims.json"
+    assert theory("list", "--json", str(file)).returncode == 0
+    rows = json.loads(file.read_text())["claims"]
+    assert [row["name"] for row in rows] == list(CLAIMS)
+    assert {"number", "statement", "proved", "check"} <= set(rows[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("noise-alignment --alpha 1", "alpha"),
+        ("noise-alignment --k 0.5", "k"),
+        ("noise-alignment --sigma-noise 0", "sigma_noise"),
+        ("amplification --beta-slow 2", "beta_slow"),
+        ("amplification --alpha half", "alpha"),
+        ("gradient-variance --batch-size 500 --n-examples 400", "batch_size"),
+        ("gradient-variance --k 0", "k"),
+        ("gradient-variance --n-patches 1", "n_patches"),
+        ("gradient-variance --dim 2", "dim"),
+        ("gradient-variance --logit 2", "logit"),
+        ("convergence --lr 2", "lr"),
+        ("nonsense", "nonsense"),
+        ("amplification --nonsense 1", "nonsense"),
+        ("gaussian-moments --kept-noise 2", "kept_noise"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments: str, named: str) -> None:
+    done = theory("predict", *arguments.split())
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert named in done.stderr
+    assert done.stdout == ""
+
+
+def test_theory_needs_no_torch() -> None:
+    code = "import sys; import theory.claims, theory.__main__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,95 @@
+"""Theorem 4.2: amplifying slow examples k-fold, by copies U(k) or by generation G(k).
+
+Equation numbers refer to theory/README.md.
+"""
+
+from __future__ import annotations
+
+from theory.moments import noise_strength
+
+
+def n_augmented(n_examples: float, alpha: float, k: float) -> float:
+    """N' = alpha N + k (1 − alpha) N, the size of U(k) and of G(k), equation (12)."""
+    return n_examples * (alpha + k * (1 - alpha))
+
+
+def feature_gradient(
+    beta: float, share: float, logit: float, projection: float, n_over_n_augmented: float = 1.0
+) -> float:
+    """⟨−∇_{w_j}L, v⟩ = 3 l beta_v³ share ⟨w_j,v⟩², equation (13).
+
+    `share` is the part of the *original* data that counts towards v: alpha for the fast
+    feature, k (1 − alpha) for the slow one; `n_over_n_augmented` is N/N'. The same for U(k)
+    and G(k), so the slow feature's weight against the fast one's rises k-fold.
+    """
+    return 3 * logit * beta**3 * share * projection**2 * n_over_n_augmented
+
+
+def k_star(alpha: float, beta_fast: float, beta_slow: float) -> float:
+    """k* = alpha beta_fast³ / ((1 − alpha) beta_slow³), equation (14).
+
+    The k at which both features grow equally fast from matched filters
+    (⟨w,v_fast⟩ = ⟨w,v_slow⟩).
+    """
+    return alpha * beta_fast**3 / ((1 - alpha) * beta_slow**3)
+
+
+def noise_alignment(
+    arm: str,
+    alpha: float,
+    k: float,
+    n_examples: int,
+    logit: float,
+    sigma_noise: float,
+    sigma_synthetic: float,
+    w_norm: float,
+    dim_noise: int,
+) -> float:
+    """E NoiseAlign_j over the arm's examples, equations (15) to (17); orthogonal noise, equal l.
+
+    arm "original" | "upsampled" | "generated". The common factor is (3 l/N') E[⟨w,ξ⟩²‖ξ‖²];
+    U(k) multiplies it by (alpha + k²(1−alpha)) / (alpha + k(1−alpha)), G(k) by
+    (alpha + (1−alpha)(1 + (k−1) r)) / (alpha + k(1−alpha)).
+    Raises KeyError for another arm.
+    """
+    size = n_augmented(n_examples, alpha, 1 if arm == "original" else k)
+    base = 3 * logit / size * noise_strength(sigma_noise, w_norm, dim_noise)
+    weight = {
+        "original": 1.0,
+        "upsampled": upsampled_weight(alpha, k),
+        "generated": generated_weight(alpha, k, noise_ratio(sigma_noise, sigma_synthetic)),
+    }[arm]
+    return base * weight
+
+
+def upsampled_weight(alpha: float, k: float) -> float:
+    """(alpha + k²(1 − alpha)) / (alpha + k(1 − alpha)), equation (16)."""
+    return (alpha + k**2 * (1 - alpha)) / n_augmented(1, alpha, k)
+
+
+def generated_weight(alpha: float, k: float, r: float) -> float:
+    """(alpha + (1 − alpha)(1 + (k − 1) r)) / (alpha + k(1 − alpha)), equation (17)."""
+    return (alpha + (1 - alpha) * (1 + (k - 1) * r)) / n_augmented(1, alpha, k)
+
+
+def noise_ratio(sigma_noise: float, sigma_synthetic: float) -> float:
+    """r = E[⟨w,γ⟩²‖γ‖²] / E[⟨w,ξ⟩²‖ξ‖²] = (sigma_synthetic/sigma_noise)⁴, equation (18)."""
+    return (sigma_synthetic / sigma_noise) ** 4
+
+
+def generated_over_upsampled(
+    alpha: float, k: float, sigma_noise: float, sigma_synthetic: float
+) -> float:
+    """E NoiseAlign(G(k)) / E NoiseAlign(U(k)), equation (19); below 1 exactly when r < k + 1."""
+    r = noise_ratio(sigma_noise, sigma_synthetic)
+    return generated_weight(alpha, k, r) / upsampled_weight(alpha, k)
+
+
+def noise_tolerance(k: float) -> float:
+    """The largest r at which generation still aligns less with noise: k + 1, equation (20)."""
+    return k + 1
+
+
+def sigma_tolerance(k: float) -> float:
+    """The same for the standard deviation: sigma_synthetic/sigma_noise < (k + 1)^(1/4)."""
+    return noise_tolerance(k) ** 0.25

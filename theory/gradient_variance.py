@@ -1,0 +1,143 @@
+"""Theorem 4.3: the variance of a mini-batch gradient on original, upsampled and generated data.
+
+Variance is E‖ĝ − Eĝ‖²_F over data noise, labels and the batch. Counts are fixed
+(N_e fast, N_d slow of N), logits frozen at l, noise independent and Gaussian; every patch
+but one holds noise. `batch_size` is B. Equation numbers refer to theory/README.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from theory.moments import noise_second_moment, squared_norm_moments
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What the variance needs to know of W (J filters).
+
+    `noise_quartic` = Σ_j ‖w_j‖⁴ with w_j restricted off the features;
+    `fast_quartic` = Σ_j ⟨w_j,v_fast⟩⁴; `slow_quartic` = Σ_j ⟨w_j,v_slow⟩⁴.
+    """
+
+    noise_quartic: float
+    fast_quartic: float
+    slow_quartic: float
+
+
+def expected_filters(filters: int, dim: int, sigma_init: float) -> Filters:
+    """`Filters` in expectation over W⁽⁰⁾ ~ N(0, sigma_init² I) in R^dim, equation (27)."""
+    norm, projection = squared_norm_moments(dim - 2, sigma_init)
+    return Filters(filters * norm, filters * projection, filters * projection)
+
+
+def single_sample_noise(
+    sigma: float, logit: float, filters: Filters, dim: int, n_patches: int = 2
+) -> float:
+    """S(sigma) = 27 l² sigma⁶ (d' + 4) Σ_j ‖w_j‖⁴ for each noise patch, equation (21)."""
+    per_patch = 9 * logit**2 * noise_second_moment(sigma, dim - 2) * filters.noise_quartic
+    return (n_patches - 1) * per_patch
+
+
+def feature_variance(
+    logit: float, beta_fast: float, beta_slow: float, share_fast: float, filters: Filters
+) -> float:
+    """F = p_e(1 − p_e)(A_e + A_d), A_v = 9 l² beta_v⁶ Σ_j⟨w_j,v⟩⁴, equation (22).
+
+    `share_fast` is p_e = N_e/N', the share of fast examples in the augmented data set.
+    """
+    a_fast = 9 * logit**2 * beta_fast**6 * filters.fast_quartic
+    a_slow = 9 * logit**2 * beta_slow**6 * filters.slow_quartic
+    return share_fast * (1 - share_fast) * (a_fast + a_slow)
+
+
+def same_noise_probability(n_fast: int, n_slow: int, k: int, replacement: bool) -> float:
+    """Probability that two draws of a batch from U(k) hold the same noise patch, equation (23).
+
+    Without replacement N_d k(k−1) / (N'(N'−1)); with replacement (N_e + k² N_d) / N'².
+    """
+    n = n_fast + k * n_slow
+    if replacement:
+        return (n_fast + k**2 * n_slow) / n**2
+    return n_slow * k * (k - 1) / (n * (n - 1))
+
+
+def batch_variance(
+    n_fast: int,
+    n_slow: int,
+    k: int,
+    batch_size: int,
+    noise: float,
+    noise_synthetic: float,
+    features: float,
+    generated: bool,
+    replacement: bool = False,
+) -> float:
+    """Var of the mini-batch gradient on U(k), or on G(k) if `generated`; equations (24), (25).
+
+    k = 1 is the original data. `noise` = S(sigma_noise), `noise_synthetic` =
+    S(sigma_synthetic) of equation (21), `features` = F of equation (22) at p_e = N_e/N'.
+    """
+    n = n_fast + k * n_slow
+    b = batch_size
+    feature_part = features / b if replacement else features / b * (n - b) / (n - 1)
+    if generated:
+        originals = n_fast + n_slow
+        mean_noise = (originals * noise + (n - originals) * noise_synthetic) / n
+        # every noise patch is its own: only drawing the very same example again repeats it
+        repeated = 1 / n if replacement else 0.0
+    else:
+        mean_noise = noise
+        repeated = same_noise_probability(n_fast, n_slow, k, replacement)
+    return feature_part + mean_noise / b * (1 + (b - 1) * repeated)
+
+
+def upsampling_extra_term(alpha: float, k: float, batch_size: int, n_examples: int) -> float:
+    """The paper's extra term, [k(k−1)(1−alpha) / (alpha + k(1−alpha))²] B/N, equation (26).
+
+    In units of S(sigma_noise)/B. The limit of (B−1) × equation (23) for large B and N, and
+    exactly equal to it at the full batch B = N'.
+    """
+    share = k * (k - 1) * (1 - alpha) / (alpha + k * (1 - alpha)) ** 2
+    return share * batch_size / n_examples
+
+
+def gradient_variance(
+    n_examples: int,
+    dim: int,
+    filters: Filters,
+    alpha: float,
+    beta_fast: float,
+    beta_slow: float,
+    sigma_noise: float,
+    sigma_synthetic: float,
+    k: int,
+    batch_size: int,
+    logit: float = 0.5,
+    n_patches: int = 2,
+    replacement: bool = False,
+) -> dict[str, float]:
+    """Theorem 4.3 whole: variances "original", "upsampled", "generated"; equations (24), (25).
+
+    N_e = alpha N, rounded to the nearest whole number of examples; k = 1 for the original.
+    """
+    n_fast = round(alpha * n_examples)
+    n_slow = n_examples - n_fast
+    noise = single_sample_noise(sigma_noise, logit, filters, dim, n_patches)
+    synthetic = single_sample_noise(sigma_synthetic, logit, filters, dim, n_patches)
+    result = {}
+    for arm, copies in (("original", 1), ("upsampled", k), ("generated", k)):
+        share_fast = n_fast / (n_fast + copies * n_slow)
+        features = feature_variance(logit, beta_fast, beta_slow, share_fast, filters)
+        result[arm] = batch_variance(
+            n_fast,
+            n_slow,
+            copies,
+            batch_size,
+            noise,
+            synthetic,
+            features,
+            generated=arm == "generated",
+            replacement=replacement,
+        )
+    return result
