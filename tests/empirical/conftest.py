@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from empirical.__main__ import main
 from empirical.data import Images, load
@@ -21,6 +22,10 @@ TINY: dict[str, Any] = {
     "generator_steps": 2,
     "denoising_steps": 2,
 }
+
+
+# pytest-xdist runs one process for each core; threads of their own would only get in their way.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

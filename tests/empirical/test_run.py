@@ -170,7 +170,7 @@ def test_stopped_between_any_two_writes_and_resumed(
 
 
 def test_killed_in_generator_training_and_resumed(tmp_path: Path, contents: Contents) -> None:
-    words = ["--generator-steps", "45", "--epochs", "2", "--denoising-steps", "2", "--seed", "3"]
+    words = ["--generator-steps", "30", "--epochs", "2", "--denoising-steps", "2", "--seed", "3"]
 
     def start(out: Path) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "empirical", "run", *words, "--out", str(out)]
