@@ -114,6 +114,23 @@ def tune(tuning: FlatTuning, out: Path, jobs: int = 2) -> None:
     print(out / "tune.json")
 
 
+def reproduce(comparison: FlatComparison, out: Path, jobs: int | None = None) -> None:
+    """Everything at laptop scale: the theory's claims, the comparison, and one report.
+
+    Writes OUT/report.html and OUT/results.json; exit code 1 if a claim of the theory fails.
+
+    For example: python -m empirical reproduce --out results/reproduce
+    """
+    from empirical.reproduce import all_claims_pass, reproduce
+    from empirical.tables import show_comparison
+
+    results = reproduce(out, comparison, jobs=jobs)
+    show_comparison(results["empirical"])
+    print(f"open {out / 'report.html'}; the numbers: {out / 'results.json'}")
+    if not all_claims_pass(results):
+        sys.exit(1)
+
+
 COMMANDS: dict[str, Any] = {
     "run": run,
     "select": select,
@@ -121,6 +138,7 @@ COMMANDS: dict[str, Any] = {
     "train": train,
     "compare": compare,
     "tune": tune,
+    "reproduce": reproduce,
 }
 
 

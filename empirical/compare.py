@@ -18,13 +18,14 @@ import numpy as np
 
 from empirical import algorithm, arms
 from empirical.data import Split, load, n_splits, partition
-from empirical.files import digest, read_json, write_json
+from empirical.files import digest, read_json
 from empirical.generator import Generator, Recipe, train_generator
 from empirical.parallel import run_all
-from empirical.progress import progress
 from empirical.run import generator_data, open_folder, stored_images, versions
 from empirical.settings import ARMS, SYNTHETIC_ARMS, Comparison, Settings
 from empirical.statistics import LEVEL, RULE, clustered, verdict
+from sim.progress import progress
+from theory.files import write_json
 from theory.parameters import require
 
 ORDERINGS = (
@@ -164,6 +165,8 @@ def compare(comparison: Comparison, out: Path, jobs: int = 2) -> dict[str, Any]:
         f"at most {most} with n_train = {comparison.n_train}",
     )
     open_folder(out, asdict(comparison), ("cells", "generators", "synthetic", "results.json"))
+    written = out / "results.json"
+    spent = read_json(written, "results", ("seconds",))["seconds"] if written.exists() else 0.0
     start = time.monotonic()
     pool = comparison.settings("pool")
     control = [
@@ -176,7 +179,7 @@ def compare(comparison: Comparison, out: Path, jobs: int = 2) -> dict[str, Any]:
     work += [("train", split) for split in range(comparison.control_splits)]
     run_all("splits", [(run_split, (comparison, *which, out)) for which in work], jobs)
     results = collect(comparison, out, work)
-    results["seconds"] = round(time.monotonic() - start, 1)
+    results["seconds"] = round(spent + time.monotonic() - start, 1)
     write_json(out / "results.json", results)
     return results
 

@@ -19,18 +19,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from theory.files import whole_file
 from theory.parameters import ParameterError
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it to `path` when the block succeeds."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -57,11 +47,6 @@ def digest(value: Any) -> str:
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def write_json(path: Path, value: Any) -> None:
-    with whole_file(path) as part:
-        part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path, what: str, keys: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -28,13 +28,13 @@ from empirical.files import (
     read_json,
     read_tensors,
     whole_folder,
-    write_json,
     write_tensors,
 )
-from empirical.progress import progress
 from empirical.settings import TRAIN_TIMESTEPS
 from empirical.streams import seed_for, torch_stream
 from empirical.training import one_thread
+from sim.progress import progress
+from theory.files import write_json
 from theory.parameters import ParameterError, require
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"

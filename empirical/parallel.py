@@ -9,8 +9,8 @@ from typing import Any
 
 import joblib
 
-from empirical.progress import say, use_plain_lines
 from empirical.training import one_thread
+from sim.progress import say, use_plain_lines
 from theory.parameters import ParameterError
 
 Task = tuple[Callable[..., None], tuple[Any, ...]]
@@ -29,8 +29,6 @@ def run_all(what: str, tasks: Sequence[Task], jobs: int) -> None:
     ends: Any = pool(work)
     try:
         for done, error in enumerate(ends, start=1):
-            if isinstance(error, tuple):
-                raise ParameterError(*error)
             if error is not None:
                 raise error
             say(f"{what}: {done} of {len(tasks)} done")
@@ -40,18 +38,13 @@ def run_all(what: str, tasks: Sequence[Task], jobs: int) -> None:
             ends.close()
 
 
-def _attempt(
-    function: Callable[..., None], arguments: tuple[Any, ...]
-) -> tuple[str, str, str] | Exception | None:
-    # Returned instead of raised: a ParameterError does not survive the pickling between
-    # processes, and joblib would print the other process's traceback above ours.
+def _attempt(function: Callable[..., None], arguments: tuple[Any, ...]) -> Exception | None:
+    # Returned instead of raised: joblib would print the other process's traceback above ours.
     use_plain_lines()
     try:
         with one_thread():
             function(*arguments)
-    except ParameterError as error:
-        return error.name, str(error.value), error.allowed
-    except OSError as error:
+    except (ParameterError, OSError) as error:
         return error
     except Exception as error:
         return RuntimeError(f"{error!r} in another process:\n{traceback.format_exc()}")

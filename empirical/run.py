@@ -29,11 +29,12 @@ from torch import Tensor
 from empirical import algorithm, arms
 from empirical.arms import Pair
 from empirical.data import Images, Split, load, partition
-from empirical.files import digest, read_json, write_json, write_tensors
+from empirical.files import digest, read_json, write_tensors
 from empirical.generator import Generator, Recipe, train_generator
-from empirical.progress import progress, say
 from empirical.settings import Settings
 from empirical.store import Row, read_store, write_store
+from sim.progress import progress, say
+from theory.files import write_json
 from theory.parameters import ParameterError, require
 
 __all__ = ["Settings", "Workplace", "generate", "open_folder", "run", "select", "versions"]

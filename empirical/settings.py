@@ -170,13 +170,13 @@ class Comparison:
     """classifier-free guidance scale of the synthetic images"""
     epochs: int = TUNED_EPOCHS
     """epochs of the final training"""
-    splits: int = 8
+    splits: int = 6
     """disjoint training chunks"""
     seeds: int = 6
     """seeds of each split, trained together"""
     generator_steps: int = 1000
     """training steps of the generator on the pool"""
-    control_splits: int = 4
+    control_splits: int = 3
     """splits of the control, where the generator sees only the training images; 0: no control"""
     control_generator_steps: int = 250
     """training steps of each control generator: fewer images, about as many epochs"""

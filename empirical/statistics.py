@@ -21,7 +21,8 @@ RULE = (
     f"number. 'agrees': the {LEVEL:.0%} Student interval (splits - 1 degrees of freedom) lies "
     "below 0; 'disagrees': it lies above 0; else 'undecided at this scale'. An ordering with <= "
     "gets the same rule: equality within a margin is not tested. Intervals are not corrected for "
-    "their number, and cover new training chunks and seeds, not a new data set or generator."
+    "their number, and cover new training chunks and seeds, not a new data set or generator; test "
+    "sets of different splits overlap, so chance in the test images is covered in part only."
 )
 
 

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from sim.verify import Stopwatch, as_json, selected, table, verify
-from theory.cli import check_writable, parse_or_exit, run, write_json
+from sim.verify import as_json, table, verify_with_progress
+from theory.cli import parse_or_exit, run
+from theory.files import check_writable, write_json
 
 
 @dataclass(frozen=True)
@@ -71,27 +71,14 @@ def main() -> int:
 
 
 def _verify(command: Verify) -> int:
-    names = selected(command.claims or None, command.seed, command.jobs)
     if command.json is not None:
         check_writable(command.json)
-    clock = Stopwatch()
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
+    results, elapsed = verify_with_progress(
+        command.claims or None, command.seed, command.full, command.jobs
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("measuring", total=None)
-
-        def show(name: str, done: int, total: int) -> None:
-            progress.update(bar, description=f"measured {name}", completed=done, total=total)
-
-        results = verify(names, command.seed, command.full, show, command.jobs)
     console = Console()
     console.print(table(results, command.verbose))
     passed = sum(r.passed for r in results)
-    elapsed = clock()
     console.print(f"{passed} of {len(results)} claims hold with a failing control; {elapsed} s")
     if command.json is not None:
         write_json(command.json, as_json(results, elapsed, command.seed, command.full))

@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 from joblib import Parallel, delayed
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from sim.checks import CHECKS
 from sim.checks.base import LEVEL, Check, Plan, Quantity, Verdict, judge
+from sim.progress import progress
 from theory.claims import CLAIMS
 from theory.parameters import require
 
@@ -45,14 +47,14 @@ def verify(
     names: Sequence[str] | None = None,
     seed: int = 0,
     full: bool = False,
-    on_progress: Callable[[str, int, int], None] | None = None,
+    advance: Callable[[], None] = lambda: None,
     jobs: int | None = None,
 ) -> list[Result]:
     """Check the claims `names` (all by default), each with its control, in parallel.
 
-    on_progress(claim, done, total) after each measurement. The result depends on seed and
-    full alone, not on jobs (default: the machine's cores). Raises ParameterError for an
-    unknown claim or a negative seed.
+    advance() is called after each of the 2 × claims measurements. The result depends on seed
+    and full alone, not on jobs (default: the machine's cores). Raises ParameterError for an
+    unknown claim, a negative seed, or jobs < 1.
     """
     chosen = selected(names, seed, jobs)
     # the slowest first, so that the last core to finish is not alone for long
@@ -60,11 +62,10 @@ def verify(
     tasks = [(name, Plan(seed, full, broken)) for broken in (False, True) for name in order]
     measured: dict[tuple[str, bool], list[Quantity]] = {}
     pool = Parallel(n_jobs=jobs or os.cpu_count() or 1, return_as="generator_unordered")
-    done = pool(delayed(_measure)(*task) for task in tasks)
-    for name, broken, quantities in done or ():
+    done: Any = pool(delayed(_measure)(*task) for task in tasks)
+    for name, broken, quantities in done:
         measured[name, broken] = quantities
-        if on_progress is not None:
-            on_progress(name, len(measured), len(tasks))
+        advance()
     return [result(CHECKS[n], measured[n, False], measured[n, True]) for n in chosen]
 
 
@@ -125,41 +126,46 @@ def _plain(verdict: Verdict) -> dict[str, Any]:
 
 
 def table(results: list[Result], verbose: bool = False) -> Table:
-    """One row for each claim, showing the quantity closest to failing, and its control.
+    """A row for each claim, with the quantity closest to failing and the control's outcome.
 
-    verbose: a row for each quantity.
+    verbose: a row for each quantity, and what the control breaks.
     """
-    out = Table(title=f"Claims of the theory, each quantity tested at level {LEVEL:g}")
-    out.add_column("claim", style="bold", no_wrap=True)
-    out.add_column("quantity" if verbose else "quantity closest to failing", overflow="fold")
+    out = Table(
+        title=f"The theory's claims, each quantity tested at level {LEVEL:g}", box=SIMPLE_HEAD
+    )
+    out.add_column("quantity" if verbose else "claim", overflow="fold")
     out.add_column("predicted", justify="right", no_wrap=True)
     out.add_column("measured ± s.e.", justify="right", no_wrap=True)
-    out.add_column("verdict")
-    out.add_column("control")
+    out.add_column("claim" if verbose else "", no_wrap=True)
+    out.add_column("control", no_wrap=True)
     for r in results:
-        shown = r.verdicts if verbose else [max(r.verdicts, key=lambda v: v.deviation)]
-        for row, v in enumerate(shown):
-            error = f" ± {v.standard_error:.1g}" if v.standard_error else " (exact)"
-            out.add_row(
-                r.check.name if row == 0 else "",
-                v.label,
-                f"{v.relation} {v.predicted:.4g}",
-                f"{v.measured:.4g}{error}",
-                "[green]holds[/]" if v.holds else "[red]FAILS[/]",
-                "" if row else "[red]HOLDS[/]" if r.control_holds else "[green]fails[/]",
-                end_section=verbose and row == len(shown) - 1,
-            )
-        if not verbose and not r.holds:
-            failing = sum(not v.holds for v in r.verdicts)
-            out.add_row("", f"[red]{failing} of {len(r.verdicts)} quantities fail[/]")
+        control = "[red]HOLDS[/]" if r.control_holds else "[green]fails[/]"
+        if verbose:
+            out.add_row(f"[bold]{r.check.name}[/]")
+            for v in r.verdicts:
+                out.add_row(f"  {v.label}", *_numbers(v))
+            out.add_row(f"  [dim]assumed: {r.check.broken_assumption}[/]", "", "", "", control)
+        else:
+            worst = max(r.verdicts, key=lambda v: v.deviation)
+            out.add_row(f"[bold]{r.check.name}[/]", *_numbers(worst), control)
     return out
 
 
-class Stopwatch:
-    """Seconds since it was made."""
+def _numbers(v: Verdict) -> tuple[str, str, str]:
+    error = f" ± {v.standard_error:.1g}" if v.standard_error else " (exact)"
+    verdict = "[green]holds[/]" if v.holds else "[red]FAILS[/]"
+    return f"{v.relation} {v.predicted:.4g}", f"{v.measured:.4g}{error}", verdict
 
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
 
-    def __call__(self) -> float:
-        return round(time.perf_counter() - self._start, 1)
+def verify_with_progress(
+    names: Sequence[str] | None = None,
+    seed: int = 0,
+    full: bool = False,
+    jobs: int | None = None,
+) -> tuple[list[Result], float]:
+    """`verify` with a progress bar on stderr; returns the results and the seconds it took."""
+    names = selected(names, seed, jobs)
+    start = time.perf_counter()
+    with progress("claims and controls measured", 2 * len(names)) as advance:
+        results = verify(names, seed, full, advance, jobs)
+    return results, round(time.perf_counter() - start, 1)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from theory.claims import CLAIMS, Claim
-from theory.cli import check_writable, parse_or_exit, run, write_json
+from theory.cli import parse_or_exit, run
+from theory.files import check_writable, write_json
 
 _TYPES = {"int": int, "float": float}
 

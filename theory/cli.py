@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from theory.parameters import ParameterError
@@ -38,7 +35,7 @@ def parse_or_exit(parse: Callable[[], T]) -> T:
         if ": error: " in text:
             text = text.rsplit(": error: ", 1)[1]
         else:
-            text = re.sub(r"For full helptext.*", "", text, flags=re.DOTALL)
+            text = re.sub(r"(Argument helptext:|For full helptext).*", "", text, flags=re.DOTALL)
             text = re.sub(r"╭[^\n]*╮|[│╭╮╰╯─]", " ", text)
         fail(" ".join(text.split()))
 
@@ -64,28 +61,3 @@ def fail(message: str, code: int = 2) -> NoReturn:
     """Print `error: message` as one line on stderr and exit."""
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(code)
-
-
-def check_writable(file: Path) -> None:
-    """Raise OSError now, before long work, if `file` could not be written at its end."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if file.is_dir():
-        raise IsADirectoryError(21, "is a folder, a file name is needed", str(file))
-    with tempfile.NamedTemporaryFile(dir=file.parent):
-        pass
-
-
-def write_json(file: Path, content: object) -> None:
-    """Write JSON whole or not at all: to a temporary name beside `file`, then renamed."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    with tempfile.NamedTemporaryFile(
-        "w", dir=file.parent, prefix=file.name, suffix=".tmp", delete=False, encoding="utf-8"
-    ) as temporary:
-        try:
-            temporary.write(text)
-            temporary.flush()
-            Path(temporary.name).replace(file)
-        except BaseException:
-            Path(temporary.name).unlink(missing_ok=True)
-            raise

@@ -19,6 +19,10 @@ class ParameterError(ValueError):
         self.value = value
         self.allowed = allowed
 
+    def __reduce__(self) -> tuple[type[ParameterError], tuple[str, object, str]]:
+        # so that it can cross between processes: pickling would call it with its message alone
+        return type(self), (self.name, self.value, self.allowed)
+
 
 def require(condition: bool, name: str, value: object, allowed: str) -> None:
     """Raise `ParameterError(name, value, allowed)` unless `condition` holds."""

@@ -108,7 +108,6 @@ def _positive_part(data: Dataset, W: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _measure_alignment(plan: Plan) -> list[Quantity]:
-    draws = plan.size(80_000)
     W = init(_FILTERS, _SMALL.dim, 0.5, plan.generator(21))
     given = {
         "alpha": _SMALL.alpha,
@@ -117,33 +116,38 @@ def _measure_alignment(plan: Plan) -> list[Quantity]:
         "w_norm": float(W[:, 2:].norm(dim=1).square().mean().sqrt()),
         "dim_noise": _SMALL.dim - 2,
     }
-    kept = 0.7 if plan.broken else 0.0
     out = []
     for k, sigma in ((2, 0.5), (3, 0.5), (3, 0.65), (5, 0.5)):
-        g = plan.generator(22, k)
-        data = sample(_SMALL, g, (draws,))
-        copies, count_u = _positive_part(upsample(data, k), W)
-        made, count_g = _positive_part(
-            generate(data, k, g, sigma_synthetic=sigma, kept_noise=kept), W
-        )
+        total, count = _alignments(plan, W, k, sigma)
         inputs = {**given, "k": k, "sigma_synthetic": sigma}
         if k == 3 and sigma == _SMALL.sigma_noise:
-            plain, count = _positive_part(data, W)
-            for arm, total, size in (
-                ("original", plain, count),
-                ("upsampled", copies, count_u),
-                ("generated", made, count_g),
-            ):
-                out.append(
-                    quantity(f"NoiseAlign, {arm}, k={k}", ratio(total, size), what=arm, **inputs)
-                )
+            for arm in total:
+                estimate = ratio(total[arm], count[arm])
+                out.append(quantity(f"NoiseAlign, {arm}, k={k}", estimate, what=arm, **inputs))
         # both arms see the same originals, so their ratio is far sharper than either alone
-        share = count_g.double().mean() / count_u.double().mean()
-        estimate = ratio(made, copies)
-        scaled = Estimate(estimate.mean / float(share), estimate.standard_error / float(share))
+        estimate = ratio(total["generated"], total["upsampled"])
+        share = float(count["generated"].double().mean() / count["upsampled"].double().mean())
+        scaled = Estimate(estimate.mean / share, estimate.standard_error / share)
         label = f"G/U, k={k}, sigma_synthetic/sigma_noise={sigma / 0.5:.2g}"
         out.append(quantity(label, scaled, what="ratio", **inputs))
     return out
+
+
+def _alignments(
+    plan: Plan, W: Tensor, k: int, sigma_synthetic: float
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """`_positive_part` of each arm over many draws, a cache-sized chunk of draws at a time."""
+    g = plan.generator(22, k)
+    arms = ("original", "upsampled", "generated")
+    parts: dict[str, list[tuple[Tensor, Tensor]]] = {arm: [] for arm in arms}
+    for _ in range(plan.size(40)):
+        data = sample(_SMALL, g, (2000,))
+        kept = 0.7 if plan.broken else 0.0
+        made = generate(data, k, g, sigma_synthetic=sigma_synthetic, kept_noise=kept)
+        for arm, augmented in zip(arms, (data, upsample(data, k), made), strict=True):
+            parts[arm].append(_positive_part(augmented, W))
+    total = {arm: torch.cat([t for t, _ in parts[arm]]) for arm in arms}
+    return total, {arm: torch.cat([c for _, c in parts[arm]]) for arm in arms}
 
 
 def _predict_alignment(given: Mapping[str, Any]) -> float:
@@ -168,38 +172,38 @@ def _predict_alignment(given: Mapping[str, Any]) -> float:
 
 
 def _measure_tolerance(plan: Plan) -> list[Quantity]:
-    groups = plan.size(60)
     W = init(_FILTERS, _WIDE.dim, 0.5, plan.generator(23))
+    groups = plan.size(60)
     out = []
     for k, draws in ((2, 300), (3, 150), (5, 60)):
         g = plan.generator(24, k)
-        data = sample(_WIDE, g, (groups, draws))
-        target = _group_alignment(upsample(data, k), W)
-        made = generate(data, k, g, kept_noise=0.6 if plan.broken else 0.0)
-        low, high = torch.zeros(groups).double(), torch.full((groups,), 4.0 * (k + 1)).double()
-        for _ in range(16):
-            r = (low + high) / 2
-            above = _group_alignment(_with_noise_ratio(made, r), W) > target
-            low, high = torch.where(above, low, r), torch.where(above, r, high)
-        crossing = (low + high) / 2
+        crossing = torch.tensor([_crossing(k, draws, W, g, plan.broken) for _ in range(groups)])
         label = f"r at which G({k}) aligns as much as U({k})"
         out.append(quantity(label, Estimate.of(crossing), dof=groups - 1, what="r", k=k))
         label = f"sigma ratio at which G({k}) aligns as much as U({k})"
-        ratio_of_sigmas = Estimate.of(crossing.pow(0.25))
-        out.append(quantity(label, ratio_of_sigmas, dof=groups - 1, what="sigma", k=k))
+        sigmas = Estimate.of(crossing.pow(0.25))
+        out.append(quantity(label, sigmas, dof=groups - 1, what="sigma", k=k))
     return out
 
 
-def _group_alignment(data: Dataset, W: Tensor) -> Tensor:
+def _crossing(k: int, draws: int, W: Tensor, g: torch.Generator, broken: bool) -> float:
+    """The r at which the same draws of U(k) and G(k) align alike, by bisection."""
+    data = sample(_WIDE, g, (draws,))
+    target = _pooled_alignment(upsample(data, k), W)
+    made = generate(data, k, g, kept_noise=0.6 if broken else 0.0)
+    low, high = 0.0, 4.0 * (k + 1)
+    for _ in range(16):
+        r = (low + high) / 2
+        x = made.x.clone()
+        x[..., made.n_original :, :, 2:] *= r**0.25
+        above = _pooled_alignment(replace(made, x=x), W) > target
+        low, high = (low, r) if above else (r, high)
+    return (low + high) / 2
+
+
+def _pooled_alignment(data: Dataset, W: Tensor) -> float:
     total, count = _positive_part(data, W)
-    return total.sum(-1) / count.sum(-1)
-
-
-def _with_noise_ratio(data: Dataset, r: Tensor) -> Dataset:
-    """The same draws with synthetic noise of ratio r = (sigma_synthetic/sigma_noise)⁴ per group."""
-    x = data.x.clone()
-    x[..., data.n_original :, :, 2:] *= r.pow(0.25)[:, None, None, None, None]
-    return replace(data, x=x)
+    return float(total.sum() / count.sum())
 
 
 def _predict_tolerance(given: Mapping[str, Any]) -> float:

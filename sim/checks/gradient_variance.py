@@ -22,7 +22,7 @@ from sim.optim import batch_index
 from theory import gradient_variance as theory
 
 _LOGIT, _FILTERS, _SIGMA_INIT = 0.4, 16, 0.8
-_CHUNK = 20_000
+_CHUNK = 4_000  # draws at a time: what fits into the processor's cache
 
 _NOISY = DataConfig(n_examples=5, dim=8, alpha=0.8, beta_slow=0.3, sigma_noise=0.9)
 _CLEAN = DataConfig(n_examples=5, dim=4, alpha=0.6, beta_fast=1.2, beta_slow=0.6, sigma_noise=0.35)
@@ -55,7 +55,7 @@ def _measure(plan: Plan) -> list[Quantity]:
             "replacement": replacement,
         }
         samples: dict[str, list[Tensor]] = {"original": [], "upsampled": [], "generated": []}
-        for chunk in range(plan.size(6)):
+        for chunk in range(plan.size(30)):
             g = plan.generator(30, case, chunk)
             W = fixed.expand(_CHUNK, *fixed.shape)
             if random:

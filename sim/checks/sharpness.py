@@ -78,10 +78,13 @@ def _measure_noise(plan: Plan) -> list[Quantity]:
     out = []
     for j in range(3):
         # the example with the largest projection feels the damping most
-        for i in (int(projections[:, j].argmax()), int(projections[:, j].argmin())):
+        for which, i in (
+            ("most aligned", int(projections[:, j].argmax())),
+            ("least aligned", int(projections[:, j].argmin())),
+        ):
             out.append(
                 exact(
-                    f"SAM/GD along xi_{i}, filter {j}",
+                    f"SAM/GD along the {which} noise patch, filter {j}",
                     factor[i, j],
                     rho=rho,
                     n_examples=config.n_examples,

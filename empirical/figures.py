@@ -1,0 +1,147 @@
+"""The report's plots, from results as JSON holds them. Each function returns a figure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from empirical.pictures import Gallery
+from empirical.settings import ARMS
+
+BLUE, ORANGE, GREEN, RED, GREY = "#2f6fb0", "#d9822b", "#3a8f5c", "#c0392b", "#8a8f98"
+VERDICT_COLOURS = {"agrees": GREEN, "disagrees": RED, "undecided at this scale": GREY}
+STYLE: Any = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "font.size": 9,
+}
+"""matplotlib's settings for all of these; draw and save within `matplotlib.rc_context(STYLE)`."""
+
+
+def _figure(width: float, height: float, **subplots: Any) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(**subplots)
+
+
+def claims(verified: dict[str, Any]) -> Figure:
+    """Measured over predicted for every tested equality, a strip a claim, with its control."""
+    strips = {
+        claim["name"]: (equalities, {q["label"]: q for q in claim["control"]["quantities"]})
+        for claim in verified["claims"]
+        if (equalities := [q for q in claim["quantities"] if q["relation"] == "="])
+    }
+    figure, axes = _figure(8.2, 0.9 + 0.45 * len(strips))
+    axes.axvspan(0.9, 1.1, color=BLUE, alpha=0.08, lw=0)
+    axes.axvline(1, color="black", lw=0.6)
+    for height, (equalities, broken) in enumerate(strips.values()):
+        axes.axhline(height + 0.5, color=GREY, lw=0.3)
+        spread = np.linspace(-0.32, 0.32, len(equalities)) if len(equalities) > 1 else [0.0]
+        for offset, q in zip(spread, equalities, strict=True):
+            y = height + offset
+            ratio, error = q["measured"] / q["predicted"], q["standard_error"] / abs(q["predicted"])
+            axes.errorbar(ratio, y, xerr=2 * error, fmt="o", ms=2.5, color=BLUE, lw=0.8)
+            control = broken.get(q["label"])
+            if control is not None and control["refuted"]:
+                off = np.clip(control["measured"] / control["predicted"], 0.31, 1.74)
+                axes.plot(off, y, "x", ms=3.5, color=RED)
+    axes.set_yticks(range(len(strips)), list(strips))
+    axes.set_ylim(len(strips) - 0.5, -0.5)
+    axes.set_xlim(0.29, 1.76)
+    axes.set_xlabel("measured / predicted, ± 2 s.e.")
+    axes.plot([], [], "o", ms=3, color=BLUE, label="measured quantity")
+    axes.plot([], [], "x", ms=4, color=RED, label="control (beyond the edge: on it)")
+    axes.fill_between([], [], [], color=BLUE, alpha=0.08, label="a constant wrong by 10%")
+    figure.legend(loc="outside upper center", ncols=3, fontsize=8, frameon=False)
+    return figure
+
+
+def test_errors(compared: dict[str, Any]) -> Figure:
+    """Mean test error of each arm, for each optimizer and budget, pool generator."""
+    rows = [r for r in compared["summary"] if r["generator"] == "pool"]
+    conditions = list(dict.fromkeys((r["optimizer"], r["budget"]) for r in rows))
+    figure, axes = _figure(
+        8.2, 2.9, ncols=len(conditions), sharey=True, squeeze=False, gridspec_kw={"wspace": 0.05}
+    )
+    for ax, (optimizer, budget) in zip(axes[0], conditions, strict=True):
+        mine = {r["arm"]: r for r in rows if (r["optimizer"], r["budget"]) == (optimizer, budget)}
+        for x, arm in enumerate(ARMS):
+            error = mine[arm]["test_error_standard_error"] or 0.0
+            ax.errorbar(
+                x,
+                100 * mine[arm]["test_error"],
+                yerr=100 * error,
+                fmt="o",
+                color=ORANGE if arm == "tada" else BLUE,
+                capsize=3,
+            )
+        ax.axhline(100 * mine["original"]["test_error"], color=GREY, lw=0.6, ls=":")
+        ax.set_xticks(range(len(ARMS)), ARMS, rotation=40, ha="right")
+        ax.set_xlim(-0.5, len(ARMS) - 0.5)
+        ax.set_title(f"{optimizer.upper()}, equal {budget}")
+    axes[0, 0].set_ylabel("test error (%), ± s.e. over splits")
+    return figure
+
+
+def orderings(compared: dict[str, Any]) -> Figure:
+    """The paper's orderings: paired differences with 95% intervals, coloured by verdict."""
+    rows = compared["orderings"]
+    conditions = list(dict.fromkeys((r["generator"], r["optimizer"], r["budget"]) for r in rows))
+    figure, axes = _figure(8.2, 0.9 + 0.78 * len(conditions))
+    height, ticks, labels = 0.0, [], []
+    for condition in conditions:
+        generator, optimizer, budget = condition
+        title = f"{optimizer.upper()}, equal {budget}"
+        title += "" if generator == "pool" else "; control: generator saw the training set only"
+        axes.text(0.01, height + 0.1, title, fontsize=8, transform=axes.get_yaxis_transform())
+        for row in rows:
+            if (row["generator"], row["optimizer"], row["budget"]) != condition:
+                continue
+            height -= 1
+            low, high = (
+                row[k] if row[k] is not None else row["difference"] for k in ("low", "high")
+            )
+            axes.plot(
+                [100 * low, 100 * high], [height] * 2, color=VERDICT_COLOURS[row["verdict"]], lw=2
+            )
+            axes.plot(100 * row["difference"], height, "o", color=VERDICT_COLOURS[row["verdict"]])
+            ticks.append(height)
+            labels.append(row["ordering"])
+        height -= 1.4
+    axes.axvline(0, color="black", lw=0.8)
+    axes.set_yticks(ticks, labels, fontsize=8)
+    axes.set_ylim(height + 0.9, 0.9)
+    axes.set_xlabel(
+        "difference of test errors (points), 95% interval; left of 0 agrees with the paper"
+    )
+    for verdict, colour in VERDICT_COLOURS.items():
+        axes.plot([], [], "o-", color=colour, label=verdict)
+    axes.legend(loc="lower right", fontsize=8, frameon=False)
+    return figure
+
+
+def images(gallery: Gallery) -> Figure:
+    """Fast, slow and synthetic images, a column for each class."""
+    rows = (
+        ("fast", gallery.fast),
+        ("slow", gallery.slow),
+        ("synthetic,\nfrom the slow", gallery.synthetic),
+    )
+    columns = len(gallery.classes)
+    figure, axes = _figure(0.75 * columns + 1.0, 2.7, nrows=3, ncols=columns, squeeze=False)
+    for (name, pixels), row in zip(rows, axes, strict=True):
+        for ax, image in zip(row, pixels, strict=True):
+            ax.imshow(image, cmap="gray", vmin=0, vmax=255)
+            ax.set_xticks([])
+            ax.set_yticks([])
+            for spine in ax.spines.values():
+                spine.set_visible(False)
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center")
+    for ax, name in zip(axes[0], gallery.classes, strict=True):
+        ax.set_title(name, fontsize=9)
+    return figure
