@@ -40,20 +40,15 @@ def test_the_installed_wheel_works_without_the_checkout(wheel: Path, tmp_path: P
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
     environment = {**os.environ, "PYTHONPATH": str(site)}
+    where = "import theory, sim, empirical as e; print(theory.__path__, sim.__path__, e.__path__)"
     for arguments in (
-        ["theory", "predict", "amplification"],
-        ["sim", "verify", "--claims", "amplification", "--jobs", "1"],
-        ["empirical", "run", "--help"],
+        ["-c", where],
+        ["-m", "theory", "predict", "amplification"],
+        ["-m", "sim", "verify", "--claims", "amplification", "--jobs", "1"],
+        ["-m", "empirical", "run", "--help"],
     ):
-        code = (
-            "import runpy, sys, theory, sim, empirical; "
-            "where = [m.__path__[0] for m in (theory, sim, empirical)]; "
-            f"assert all(path.startswith({str(site)!r}) for path in where), where; "
-            f"sys.argv[1:] = {arguments[1:]!r}; "
-            f"runpy.run_module({arguments[0]!r}, run_name='__main__')"
-        )
         done = subprocess.run(
-            [sys.executable, "-c", code],
+            [sys.executable, *arguments],
             cwd=tmp_path,
             env=environment,
             capture_output=True,
@@ -61,3 +56,5 @@ def test_the_installed_wheel_works_without_the_checkout(wheel: Path, tmp_path: P
             check=False,
         )
         assert done.returncode == 0, done.stderr
+        if arguments[0] == "-c":
+            assert done.stdout.count(str(site)) == 3, done.stdout

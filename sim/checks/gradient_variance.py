@@ -25,9 +25,10 @@ _LOGIT, _FILTERS, _SIGMA_INIT = 0.4, 16, 0.8
 _CHUNK = 4_000  # draws at a time: what fits into the processor's cache
 
 _NOISY = DataConfig(n_examples=5, dim=8, alpha=0.8, beta_slow=0.3, sigma_noise=0.9)
-_CLEAN = DataConfig(n_examples=5, dim=4, alpha=0.6, beta_fast=1.2, beta_slow=0.6, sigma_noise=0.35)
+_CLEAN = DataConfig(n_examples=5, dim=4, alpha=0.6, beta_fast=1.2, beta_slow=0.8, sigma_noise=0.35)
 _THREE_PATCHES = DataConfig(n_examples=6, dim=5, n_patches=3, alpha=0.5, sigma_noise=0.6)
 _TINY = DataConfig(n_examples=2, dim=12, alpha=0.5, beta_slow=0.5, sigma_noise=0.4)
+_QUIET = DataConfig(n_examples=2, dim=12, alpha=0.5, beta_slow=0.9, sigma_noise=0.2)
 _CASES = (
     # config, sigma_synthetic, k, batch size, replacement, random W
     (_NOISY, 0.9, 3, 7, False, False),
@@ -36,7 +37,7 @@ _CASES = (
     (_CLEAN, 0.5, 2, 3, True, False),
     (_THREE_PATCHES, 0.5, 2, 4, False, True),
     (_TINY, 0.4, 2, 3, False, False),
-    (_TINY, 0.5, 2, 2, False, False),
+    (_QUIET, 0.25, 2, 2, False, False),
     (_TINY, 0.5, 2, 3, True, False),
 )
 

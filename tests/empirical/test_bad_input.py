@@ -87,7 +87,7 @@ def test_settings(
         (["compare", "--seeds", "0"], "seeds = 0: must be a whole number of at least 1"),
         (
             ["compare", "--control-splits", "9"],
-            "control_splits = 9: must be at most splits = 8",
+            "control_splits = 9: must be at most splits = 6",
         ),
         (["compare", "--strength", "2"], "strength = 2.0: must be in (0, 1]"),
         (["compare", "--jobs", "0"], "jobs = 0: must be a whole number of at least 1"),
