@@ -39,6 +39,11 @@ class Result:
         return not any(v.refuted for v in self.control)
 
     @property
+    def worst(self) -> Verdict:
+        """The quantity that fails, or is closest to failing."""
+        return max(self.verdicts, key=lambda v: (not v.holds, v.deviation))
+
+    @property
     def passed(self) -> bool:
         return self.holds and not self.control_holds
 
@@ -96,7 +101,7 @@ def as_json(results: list[Result], elapsed: float, seed: int, full: bool) -> dic
     """The contract's object; each claim's headline is its quantity closest to failing."""
     claims = []
     for r in results:
-        worst = max(r.verdicts, key=lambda v: v.deviation)
+        worst = r.worst
         claim = CLAIMS[r.check.name]
         claims.append(
             {
@@ -146,8 +151,7 @@ def table(results: list[Result], verbose: bool = False) -> Table:
                 out.add_row(f"  {v.label}", *_numbers(v))
             out.add_row(f"  [dim]assumed: {r.check.broken_assumption}[/]", "", "", "", control)
         else:
-            worst = max(r.verdicts, key=lambda v: v.deviation)
-            out.add_row(f"[bold]{r.check.name}[/]", *_numbers(worst), control)
+            out.add_row(f"[bold]{r.check.name}[/]", *_numbers(r.worst), control)
     return out
 
 

@@ -128,7 +128,9 @@ def predict_sam_noise_gaussian(
         logit, sigma_noise, n_examples, w_norm, typical, sigma_noise * w_norm
     )
     return {
-        "damping": sharpness.mean_noise_damping(lam, sigma_noise, w_norm, dim_noise),
+        "damping_orthogonal": sharpness.mean_noise_damping(lam, sigma_noise, w_norm, dim_noise),
+        "slope_orthogonal": sharpness.independent_damping_slope(dim_noise, 1),
+        "slope_independent": sharpness.independent_damping_slope(dim_noise, n_examples),
         "cross_term_deviation": float(deviation),
     }
 
@@ -312,8 +314,9 @@ CLAIMS = {
             "sam-noise-damping-gaussian",
             "Theorem 4.1",
             "SAM damps Gaussian noise in distribution",
-            "Mean damping over Gaussian noise, and the spread of what other examples add.",
-            "(8), (9)",
+            "Mean damping over Gaussian noise, orthogonal (exact) and independent (first order in "
+            "rho), and the spread of what other examples add.",
+            "(8), (9), (31)",
             "3-theorem-41-sam-against-gd",
             predict_sam_noise_gaussian,
         ),
