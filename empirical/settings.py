@@ -172,7 +172,7 @@ class Comparison:
     """epochs of the final training"""
     splits: int = 6
     """disjoint training chunks"""
-    seeds: int = 6
+    seeds: int = 4
     """seeds of each split, trained together"""
     generator_steps: int = 1000
     """training steps of the generator on the pool"""
