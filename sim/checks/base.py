@@ -49,7 +49,8 @@ class Quantity:
 
     relation: the claim is measured "=" predicted, or "<", or ">" it.
     inputs: passed to the check's `predict`.
-    standard_error 0: exact up to `rounding` (relative).
+    rounding: relative margin besides the standard error: of float64, of a difference quotient,
+        or of an approximation that the claim itself makes. standard_error 0: this is all.
     dof: degrees of freedom of the standard error; None for the normal limit.
     """
 
