@@ -56,7 +56,9 @@ def claims(verified: dict[str, Any]) -> Figure:
     axes.set_xlabel("measured / predicted, ± 2 s.e.")
     axes.plot([], [], "o", ms=3, color=BLUE, label="measured quantity")
     axes.plot([], [], "x", ms=4, color=RED, label="control (beyond the edge: on it)")
-    axes.fill_between([], [], [], color=BLUE, alpha=0.08, label="a constant wrong by 10%")
+    axes.fill_between(
+        [], [], [], color=BLUE, alpha=0.08, label="within 10%: what a wrong constant would shift"
+    )
     figure.legend(loc="outside upper center", ncols=3, fontsize=8, frameon=False)
     return figure
 
@@ -121,7 +123,7 @@ def orderings(compared: dict[str, Any]) -> Figure:
     )
     for verdict, colour in VERDICT_COLOURS.items():
         axes.plot([], [], "o-", color=colour, label=verdict)
-    axes.legend(loc="lower right", fontsize=8, frameon=False)
+    figure.legend(loc="outside upper center", ncols=3, fontsize=8, frameon=False)
     return figure
 
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from empirical import algorithm, arms
 from empirical.arms import Pair
 from empirical.data import Images, Split, load, partition
-from empirical.files import digest, read_json, write_tensors
+from empirical.files import digest, file_digest, read_json, write_tensors
 from empirical.generator import Generator, Recipe, train_generator
 from empirical.settings import Settings
 from empirical.store import Row, read_store, write_store
@@ -39,7 +39,9 @@ from theory.parameters import ParameterError, require
 
 __all__ = ["Settings", "Workplace", "generate", "open_folder", "run", "select", "versions"]
 
-STAGES = ("selection.json", "generator", "synthetic", "network.safetensors", "result.json")
+NETWORK = "network.safetensors"
+
+STAGES = ("selection.json", "generator", "synthetic", NETWORK, "result.json")
 
 SELECTION_DEPENDS_ON = (
     *("dataset", "n_train", "split", "seed", "network", "batch_size", "momentum", "weight_decay"),
@@ -255,6 +257,7 @@ def run(settings: Settings, out: Path) -> dict[str, Any]:
         result = read_json(path, "result", RESULT_KEYS)
         if result.get("fingerprint") != made_by:
             raise ParameterError("result", path, "a result of these settings; remove it to train")
+        _check_network(out / NETWORK, result)
         say(f"{path}: finished before, used again")
         return result
     slow = _selected(place)
@@ -274,7 +277,7 @@ def run(settings: Settings, out: Path) -> dict[str, Any]:
             advance,
         )
         network = {name: value[0] for name, value in trained.parameters.items()}
-        write_tensors(out / "network.safetensors", network)
+        write_tensors(out / NETWORK, network)
     wrong = trained.wrong[0]
     result = {
         "arm": settings.arm,
@@ -300,6 +303,15 @@ def run(settings: Settings, out: Path) -> dict[str, Any]:
         "versions": versions(),
         "command": settings.command("run", out),
         "fingerprint": made_by,
+        "network_sha256": file_digest(out / NETWORK),
     }
     write_json(path, result)
     return result
+
+
+def _check_network(path: Path, result: dict[str, Any]) -> None:
+    """The trained network beside a finished result must be the one that was scored."""
+    same = path.exists() and file_digest(path) == result.get("network_sha256")
+    require(
+        same, "network", path, "the file scored in result.json; remove result.json to train anew"
+    )

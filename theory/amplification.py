@@ -86,7 +86,7 @@ def generated_over_upsampled(
 
 
 def noise_tolerance(k: float) -> float:
-    """The largest r at which generation still aligns less with noise: k + 1, equation (20)."""
+    """Generation aligns less with noise while r is below this: k + 1, equation (20), for k > 1."""
     return k + 1
 
 

@@ -195,7 +195,7 @@ def predict_noise_alignment(
 
 def predict_noise_tolerance(k: float = 5) -> Prediction:
     """The largest r, and sigma_synthetic/sigma_noise, at which G(k) aligns less with noise."""
-    _amplified(k)
+    require(k > 1, "k", k, "above 1 (at k = 1 there are no synthetic examples)")
     return {
         "tolerance": amplification.noise_tolerance(k),
         "sigma_ratio": amplification.sigma_tolerance(k),
@@ -353,7 +353,7 @@ CLAIMS = {
             "noise-tolerance",
             "Theorem 4.2",
             "Generation tolerates k + 1",
-            "E NoiseAlign(G) < E NoiseAlign(U) exactly when r < k + 1.",
+            "E NoiseAlign(G) < E NoiseAlign(U) exactly when r < k + 1 (k > 1).",
             "(20)",
             "4-theorem-42-upsampling-against-generation",
             predict_noise_tolerance,
@@ -371,9 +371,9 @@ CLAIMS = {
         Claim(
             "convergence",
             "Corollary 4.4",
-            "SGD converges faster on G(k)",
+            "The rate of SGD on G(k) and on U(k)",
             "Mean squared gradient norm <= 2(L_0 - L_T)/(lr T) + lr L_s V, attained by isotropic "
-            "quadratics; V is smaller on G(k).",
+            "quadratics; V over data and batch is smaller on G(k) (fresh data at every step).",
             "(28)",
             "6-corollary-44-convergence",
             predict_convergence,

@@ -18,6 +18,7 @@ from empirical import algorithm
 from empirical import run as module
 from empirical.run import RESULT_KEYS, generate, run, select
 from empirical.settings import ARMS, Settings
+from theory.parameters import ParameterError
 
 Tiny = Callable[..., Settings]
 Contents = Callable[[Path], dict[str, bytes]]
@@ -103,6 +104,17 @@ def test_what_is_missing_is_made_again_from_the_rest(
     (finished / "result.json").unlink(missing_ok=True)
     run(tiny(), finished)
     same_but_times(finished, tmp_path / "whole", contents)
+
+
+def test_a_damaged_network_beside_a_finished_result_is_named_and_kept(
+    finished: Path, tiny: Tiny
+) -> None:
+    path = finished / "network.safetensors"
+    damaged = path.read_bytes()[:100]
+    path.write_bytes(damaged)
+    with pytest.raises(ParameterError, match=r"^network = .*network\.safetensors"):
+        run(tiny(), finished)
+    assert path.read_bytes() == damaged
 
 
 def test_stage_by_stage_is_the_whole(

@@ -88,6 +88,10 @@ def test_list(tmp_path: Path) -> None:
         ("nonsense", "nonsense"),
         ("amplification --nonsense 1", "nonsense"),
         ("gaussian-moments --kept-noise 2", "kept_noise"),
+        ("amplification --beta-fast inf", "beta_fast"),
+        ("amplification --beta-fast nan", "beta_fast"),
+        ("noise-alignment --k 1e400", "k"),
+        ("noise-tolerance --k 1", "k"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments: str, named: str) -> None:
