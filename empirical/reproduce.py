@@ -13,6 +13,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 import sim
 import theory
 from empirical.compare import compare
@@ -72,17 +74,10 @@ def _verified(file: Path, seed: int, jobs: int) -> dict[str, Any]:
             say(f"{file}: measured before, used again")
             return found
     results, elapsed = verify_with_progress(seed=seed, jobs=jobs)
-    print_table(results)
+    Console().print(table(results))
     claims = as_json(results, elapsed, seed, full=False) | {"made_by": made_by}
     write_json(file, claims)
     return claims
-
-
-def print_table(results: list[Any]) -> None:
-    """The claims' table on stdout."""
-    from rich.console import Console
-
-    Console().print(table(results))
 
 
 def _sources() -> str:
