@@ -28,6 +28,7 @@ class DataConfig:
     noise "gaussian": independent patches N(0, sigma_noise² (I − v_e v_eᵀ − v_d v_dᵀ)).
     noise "orthogonal": the same marginals, but all noise patches mutually orthogonal
     (a random frame with independent χ_{d−2} lengths), which needs n_examples × patches ≤ d − 2.
+    noise "isotropic": N(0, sigma_noise² I), so that noise has a component along the features.
     fixed_counts: exactly round(alpha n) fast examples, else each is fast with probability alpha.
     """
 
@@ -64,9 +65,14 @@ class DataConfig:
         )
         require(self.dim >= 3, "dim", self.dim, "at least 3 (two features and noise)")
 
+    @property
+    def noise_from(self) -> int:
+        """First coordinate that noise fills: 2, off the features, or 0 if it is isotropic."""
+        return 0 if self.noise == "isotropic" else 2
+
 
 VARIANTS = ("either", "both")
-NOISES = ("gaussian", "orthogonal")
+NOISES = ("gaussian", "orthogonal", "isotropic")
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,13 @@ class Dataset:
     def slow(self) -> Tensor:
         """Indices of the original slow examples."""
         return torch.nonzero(~self.is_fast[: self.n_original]).flatten()
+
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Dataset:
+        """The same data elsewhere: x and y on `device` in `dtype`, index tensors on `device`."""
+        move = {name: getattr(self, name).to(device) for name in ("is_fast", "is_noise", "source")}
+        return replace(self, x=self.x.to(device, dtype), y=self.y.to(device, dtype), **move)
 
     def take(self, index: Tensor) -> Dataset:
         """The examples at `index`, in that order.
@@ -146,7 +159,7 @@ def sample(
         is_noise[is_fast, 1] = False
     x = torch.zeros(*batch, n, P, d, dtype=dtype)
     count = int(is_noise.sum())
-    x[..., is_noise, 2:] = _noise(config, generator, (*batch, count), dtype)
+    x[..., is_noise, config.noise_from :] = _noise(config, generator, (*batch, count), dtype)
     _write_features(x, y, is_fast, config)
     return Dataset(x, y, is_fast, is_noise, torch.arange(n), n, config)
 
@@ -187,13 +200,38 @@ def generate(
     x = result.x.clone()
     batch = x.shape[:-3]
     shape = (*batch, int(new_noise.sum()))
+    first = config.noise_from
     old = data.x[..., data.is_noise, 2:] if config.noise == "orthogonal" else None
     fresh = _noise(config, generator, shape, x.dtype, beside=old)
-    kept = x[..., new_noise, 2:]
+    kept = x[..., new_noise, first:]
     amplitude = sigma / config.sigma_noise if config.sigma_noise > 0 else 0.0
-    x[..., new_noise, 2:] = amplitude * (kept_noise * kept + (1 - kept_noise**2) ** 0.5 * fresh)
-    x[..., n:, :, :2] *= fidelity
+    x[..., new_noise, first:] = amplitude * (kept_noise * kept + (1 - kept_noise**2) ** 0.5 * fresh)
+    new_feature = ~result.is_noise
+    new_feature[:n] = False
+    x[..., new_feature, :2] *= fidelity
     return replace(result, x=x)
+
+
+def batch_index(
+    n: int,
+    batch_size: int,
+    generator: torch.Generator,
+    replacement: bool = False,
+    batch: tuple[int, ...] = (),
+) -> Tensor:
+    """A uniform mini-batch of indices for each batch dimension, (*batch, batch_size).
+
+    Raises ParameterError if the batch does not fit into n.
+    """
+    require(
+        batch_size >= 1 and (replacement or batch_size <= n),
+        "batch_size",
+        batch_size,
+        f"between 1 and {n}, the number of examples",
+    )
+    if replacement:
+        return torch.randint(0, n, (*batch, batch_size), generator=generator)
+    return torch.rand(*batch, n, generator=generator).argsort(-1)[..., :batch_size]
 
 
 def _augmented_index(data: Dataset, k: int, which: Tensor) -> Tensor:
@@ -217,10 +255,10 @@ def _noise(
     dtype: torch.dtype,
     beside: Tensor | None = None,
 ) -> Tensor:
-    """Noise patches (*shape, d − 2); orthogonal ones also to `beside` (..., m, d − 2)."""
-    dim = config.dim - 2
+    """Noise patches (*shape, d − noise_from); orthogonal ones also to `beside` (..., m, d − 2)."""
+    dim = config.dim - config.noise_from
     z = torch.randn(*shape, dim, generator=generator, dtype=dtype)
-    if config.noise == "gaussian":
+    if config.noise != "orthogonal":
         return config.sigma_noise * z
     m = 0 if beside is None else beside.shape[-2]
     require(

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sim.data import FAST, SLOW, Dataset
-from sim.network import Logits, gradient, logit_term, output
-from sim.optim import batch_index
+from sim.data import FAST, SLOW, DataConfig, Dataset, batch_index
+from sim.network import CUBE, Activation, Logits, gradient, logit_term, output
 
 
 def feature_alignment(W: Tensor) -> Tensor:
@@ -74,11 +73,18 @@ def batch_variance(W: Tensor, data: Dataset, batch_size: int, logits: Logits = N
 
     (mean_i ‖g_i‖² − ‖∇L‖²) / B × (n − B)/(n − 1), with g_i the gradient of example i.
     """
-    h = (data.x @ W.mT.unsqueeze(-3)).square()
-    l = logit_term(W, data) if logits is None else torch.as_tensor(logits).expand(data.y.shape)
-    each = 9 * l.square() * (h.mT @ data.x).square().sum((-1, -2))
     full = gradient(W, data, logits).square().sum((-1, -2))
-    return (each.mean(-1) - full) / batch_size * (data.n - batch_size) / (data.n - 1)
+    each = squared_norms(W, data, logits).mean(-1)
+    return (each - full) / batch_size * (data.n - batch_size) / (data.n - 1)
+
+
+def squared_norms(
+    W: Tensor, data: Dataset, logits: Logits = None, activation: Activation = CUBE
+) -> Tensor:
+    """‖g_i‖²_F of each example's own gradient, shape (..., n)."""
+    l = logit_term(W, data, activation) if logits is None else logits
+    slope = activation.power * activation.slope(data.x @ W.mT.unsqueeze(-3))
+    return torch.as_tensor(l).square() * (slope.mT @ data.x).square().sum((-1, -2))
 
 
 def errors(W: Tensor, data: Dataset) -> dict[str, Tensor]:
@@ -92,6 +98,74 @@ def errors(W: Tensor, data: Dataset) -> dict[str, Tensor]:
         "fast": wrong[..., data.is_fast].mean(-1),
         "slow": wrong[..., ~data.is_fast].mean(-1),
     }
+
+
+def fresh_errors(
+    features: Tensor,
+    covariance: Tensor,
+    config: DataConfig,
+    n: int,
+    generator: torch.Generator,
+    activation: Activation = CUBE,
+    beta_fast: Tensor | float | None = None,
+    beta_slow: Tensor | float | None = None,
+    sigma_noise: Tensor | float | None = None,
+) -> dict[str, Tensor]:
+    """Test errors {"all", "fast", "slow"} on n fresh examples of each kind, each of shape (...).
+
+    A fresh example enters only through its projections on the filters, and those of a fresh
+    noise patch are N(0, sigma_noise² covariance): J numbers, whatever d is. So this is exact in
+    law from features (..., J, 2) and covariance (..., J, J), `Point.features` and
+    `Point.covariance`; the same draws serve fast and slow examples and all leading dimensions.
+    The three scales default to config's; tensors broadcast against the leading dimensions.
+    "all" weighs fast by alpha. An output of exactly 0 counts as wrong.
+    Isotropic noise is taken as independent of the feature patch, as it is in the data.
+    """
+    dtype, device = features.dtype, features.device
+    given = (
+        (beta_fast, config.beta_fast),
+        (beta_slow, config.beta_slow),
+        (sigma_noise, config.sigma_noise),
+    )
+    fast, slow, sigma = (
+        torch.as_tensor(default if v is None else v, dtype=dtype, device=device)
+        for v, default in given
+    )
+    values, vectors = torch.linalg.eigh(covariance)
+    root = vectors * values.clamp_min(0).sqrt().unsqueeze(-2) * sigma[..., None, None]
+    kinds = ("fast", "slow")
+    beta = {"fast": fast, "slow": slow}
+    wrong = {kind: torch.zeros(features.shape[:-2], dtype=dtype, device=device) for kind in kinds}
+    J, done = features.shape[-2], 0
+    chunk = max(1, min(n, 2**22 // max(1, root[..., 0].numel())))
+    while done < n:
+        size = min(chunk, n - done)
+        done += size
+        y = torch.randint(0, 2, (size,), generator=generator).to(device, dtype) * 2 - 1
+        count = config.n_patches - 1
+        z = torch.randn(count, size, J, generator=generator, dtype=dtype).to(device)
+        noise = [_value(z[p] @ root.mT, activation).sum(-1) for p in range(count)]
+        present = {
+            v: _value(
+                y[:, None] * (beta[kind][..., None, None] * features[..., None, :, v]), activation
+            ).sum(-1)
+            for v, kind in ((FAST, "fast"), (SLOW, "slow"))
+        }
+        if config.variant == "both":
+            output = {
+                "slow": present[SLOW] + sum(noise),
+                "fast": present[SLOW] + present[FAST] + sum(noise[1:]),
+            }
+        else:
+            output = {kind: present[v] + sum(noise) for v, kind in ((FAST, "fast"), (SLOW, "slow"))}
+        for kind in kinds:
+            wrong[kind] += (y * output[kind] <= 0).sum(-1)
+    error = {kind: count / n for kind, count in wrong.items()}
+    return {"all": config.alpha * error["fast"] + (1 - config.alpha) * error["slow"], **error}
+
+
+def _value(z: Tensor, activation: Activation) -> Tensor:
+    return activation.slope(z) * z
 
 
 def _patch_labels(data: Dataset) -> Tensor:

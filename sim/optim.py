@@ -1,88 +1,55 @@
-"""GD, SAM and mini-batch SGD (with or without SAM) on the two-layer CNN."""
+"""One step of GD, SAM, mini-batch SGD or mini-batch SAM, in either representation."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from sim.data import Dataset
-from sim.network import Logits, gradient, norm
+from sim.dense import Dense
+from sim.network import Logits
+from sim.span import Span
 from theory.parameters import require
 
+Space = Dense | Span
+"""A data set and initial filters, in the filters' own coordinates or in the span of the data."""
 
-def sam_gradient(W: Tensor, data: Dataset, rho: float | Tensor, logits: Logits = None) -> Tensor:
+Rate = Tensor | float
+"""A number, or a tensor with the state's batch dimensions."""
+
+
+def descent(space: Space, state: Tensor, rho: Rate = 0.0, logits: Logits = None) -> Tensor:
     """∇L(W + ε), ε = rho ∇L(W)/‖∇L(W)‖_F (Foret et al. 2021); rho = 0 is the plain gradient.
 
-    rho: a number, or a tensor with W's batch dimensions. Frozen logits are used at both
-    points. A zero gradient gives ε = 0.
+    Shape of the state, in its coordinates. Frozen logits are used at both points; a zero
+    gradient gives ε = 0.
     """
-    if isinstance(rho, Tensor):
-        rho = rho[..., None, None]
-    else:
+    return space.pull(patch_weights(space, space.project(state), rho, logits))
+
+
+def patch_weights(space: Space, h: Tensor, rho: Rate = 0.0, logits: Logits = None) -> Tensor:
+    """The weights of the patches (rows) in that gradient, from their projections h."""
+    c = space.coefficients(h, logits)
+    if not isinstance(rho, Tensor):
         require(rho >= 0, "rho", rho, "0 or more")
         if rho == 0:
-            return gradient(W, data, logits)
-    g = gradient(W, data, logits)
-    scale = torch.nan_to_num(rho / norm(g), posinf=0.0)
-    return gradient(W + scale * g, data, logits)
+            return c
+    moved = space.gram_product(c)
+    # ‖Σ c_p x_p‖² = Σ c_p ⟨x_p, Σ c_q x_q⟩: no need for the gradient itself
+    squared = (c * moved).sum((-1, -2), keepdim=True).clamp_min(0)
+    scale = torch.nan_to_num(_column(rho) / squared.sqrt(), nan=0.0, posinf=0.0)
+    return space.coefficients(moved.mul_(scale).add_(h), logits)
 
 
-def batch_index(
-    n: int,
-    batch_size: int,
-    generator: torch.Generator,
-    replacement: bool = False,
-    batch: tuple[int, ...] = (),
-) -> Tensor:
-    """A uniform mini-batch of indices for each batch dimension, (*batch, batch_size).
-
-    Raises ParameterError if the batch does not fit into n.
-    """
-    require(
-        batch_size >= 1 and (replacement or batch_size <= n),
-        "batch_size",
-        batch_size,
-        f"between 1 and {n}, the number of examples",
-    )
-    if replacement:
-        return torch.randint(0, n, (*batch, batch_size), generator=generator)
-    return torch.rand(*batch, n, generator=generator).argsort(-1)[..., :batch_size]
+def step(space: Space, state: Tensor, lr: Rate, rho: Rate = 0.0, logits: Logits = None) -> Tensor:
+    """The state after W ← W − lr ∇L(W + ε)."""
+    return state - _column(lr) * descent(space, state, rho, logits)
 
 
-def train(
-    W: Tensor,
-    data: Dataset,
-    lr: float,
-    steps: int,
-    rho: float = 0.0,
-    logits: float | None = None,
-    batch_size: int | None = None,
-    generator: torch.Generator | None = None,
-    replacement: bool = False,
-    on_step: Callable[[int, Tensor], None] | None = None,
-) -> Tensor:
-    """Run `steps` steps of W ← W − lr ∇ and return W.
+def sam_gradient(W: Tensor, data: Dataset, rho: Rate, logits: Logits = None) -> Tensor:
+    """`descent` at filters W (..., J, d) on the cubic network."""
+    return descent(Dense(data, W), W, rho, logits)
 
-    rho > 0: SAM. batch_size: a fresh uniform mini-batch each step (needs `generator`), an
-    own one for each of W's batch dimensions; None: the full batch. logits: frozen at a
-    number, or None for real ones. on_step(t, W) sees W before step t, and the last W at
-    t = steps.
-    Raises ParameterError for lr ≤ 0, steps < 0, or a batch larger than the data.
-    """
-    require(lr > 0, "lr", lr, "positive")
-    require(steps >= 0, "steps", steps, "0 or more")
-    if batch_size is not None:
-        require(generator is not None, "generator", None, "given when batch_size is")
-    for t in range(steps):
-        if on_step is not None:
-            on_step(t, W)
-        batch = data
-        if batch_size is not None and generator is not None:
-            index = batch_index(data.n, batch_size, generator, replacement, W.shape[:-2])
-            batch = data.take(index)
-        W = W - lr * sam_gradient(W, batch, rho, logits)
-    if on_step is not None:
-        on_step(steps, W)
-    return W
+
+def _column(rate: Rate) -> Rate:
+    return rate[..., None, None] if isinstance(rate, Tensor) else rate

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from sim.checks.base import Check, Plan, Quantity, quantity, ratio
 from sim.data import DataConfig, Dataset, generate, sample, upsample
+from sim.engine import Point, prepare, train
 from sim.measure import Estimate, batch_variance
 from sim.network import gradient, init, loss, norm
-from sim.optim import train
 from theory import convergence
 
 
@@ -60,35 +60,32 @@ def _network(plan: Plan) -> list[Quantity]:
     out = []
     for arm, augmented in (("U", upsample(data, _K)), ("G", generate(data, _K, g))):
         runs = plan.size(48)
-        squares, variances, curvatures = [], [], []
 
-        def watch(
-            t: int,
-            W: Tensor,
-            data: Dataset = augmented,
-            squares: list[Tensor] = squares,
-            variances: list[Tensor] = variances,
-            curvatures: list[Tensor] = curvatures,
-        ) -> None:
-            if t < _STEPS:
-                squares.append(norm(gradient(W, data)).flatten().square())
-                variances.append(batch_variance(W, data, _BATCH).max())
-            if t % 25 == 0:
-                curvatures.append(_smoothness(W, data, g).max())
+        def record(point: Point, data: Dataset = augmented) -> dict[str, Tensor]:
+            seen = {
+                "square": point.gradient_norm().square(),
+                "variance": point.batch_variance(_BATCH).max(),
+            }
+            if point.t % 25 == 0:
+                seen["smoothness"] = _smoothness(point.W, data, g).max()
+            return seen
 
-        W = start.expand(runs, *start.shape)
-        end = train(W, augmented, lr, _STEPS, batch_size=_BATCH, generator=g, on_step=watch)
+        space = prepare(start.expand(runs, *start.shape), augmented, batch_size=_BATCH)
+        every = range(_STEPS)
+        run = train(
+            space, lr, _STEPS, batch_size=_BATCH, generator=g, record=record, record_at=every
+        )
         out.append(
             quantity(
                 f"network: mean |grad|^2 over {_STEPS} steps on {arm}({_K})",
-                Estimate.of(torch.stack(squares).mean(0)),
+                Estimate.of(run.history["square"].mean(0)),
                 "<",
                 what="bound",
                 loss_initial=float(loss(start, augmented)),
-                loss_final=float(loss(end, augmented).mean()),
+                loss_final=float(run.end.loss().mean()),
                 lr=lr,
-                smoothness=float(torch.stack(curvatures).max()),
-                variance=float(torch.stack(variances).max()),
+                smoothness=float(run.history["smoothness"].max()),
+                variance=float(run.history["variance"].max()),
                 steps=_STEPS,
             )
         )

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from sim.checks.base import Check, Plan, Quantity, quantity
-from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
+from sim.data import FAST, SLOW, DataConfig, Dataset, batch_index, generate, sample, upsample
 from sim.measure import Estimate
 from sim.network import gradient, init
-from sim.optim import batch_index
 from theory import gradient_variance as theory
 
 _LOGIT, _FILTERS, _SIGMA_INIT = 0.4, 16, 0.8

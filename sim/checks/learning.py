@@ -10,9 +10,9 @@ import torch
 
 from sim.checks.base import Check, Plan, Quantity, quantity
 from sim.data import DataConfig, generate, sample, upsample
+from sim.engine import prepare, train
 from sim.measure import Estimate, errors
 from sim.network import init
-from sim.optim import train
 from theory import convergence
 
 # sigma_noise³ d^1.5 against (1 − alpha) N beta_slow³ decides whether noise or the slow feature
@@ -29,8 +29,8 @@ def _measure(plan: Plan) -> list[Quantity]:
     W = init(_FILTERS, _CONFIG.dim, _SIGMA_INIT, g, (seeds,), dtype)
     made = generate(data, _K, g, fidelity=0.0 if plan.broken else 1.0)
     trained = {
-        "U": train(W, upsample(data, _K), _LR, _STEPS),
-        "G": train(W, made, _LR, _STEPS),
+        "U": train(prepare(W, upsample(data, _K)), _LR, _STEPS).W,
+        "G": train(prepare(W, made), _LR, _STEPS).W,
     }
     test_config = replace(_CONFIG, n_examples=20_000)
     tests = [sample(test_config, g, (), dtype) for _ in range(seeds)]

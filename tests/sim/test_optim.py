@@ -5,7 +5,7 @@ import torch
 
 from sim.data import DataConfig, sample, upsample
 from sim.network import gradient, init, loss
-from sim.optim import batch_index, sam_gradient, train
+from sim.optim import sam_gradient
 from theory.parameters import ParameterError
 
 
