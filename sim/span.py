@@ -3,9 +3,9 @@
 By equation (3) of theory/README.md every gradient is a combination C of the rows
 R = [v_fast, v_slow, distinct noise patches], so the filters never leave W⁽⁰⁾ + span R:
 W = W⁽⁰⁾ + A R. With the Gram matrix K = R Rᵀ the projections are B = W Rᵀ = W⁽⁰⁾Rᵀ + A K, and
-all that the network and the loss need of a patch is its column of B. A step costs O(m² J) for m rows
-whatever d is; copies of an example cost nothing (they are weights); and since the activation is
-homogeneous, neither does a scale of the noise or of the features.
+all that the network and the loss need of a patch is its column of B. A step costs O(m² J) for m
+rows whatever d is; copies of an example cost nothing (they are weights); and since the activation
+is homogeneous, neither does a scale of the noise or of the features.
 """
 
 from __future__ import annotations
