@@ -56,9 +56,12 @@ class Point:
         return (softplus(margin) * self.space.weight).sum(-1)
 
     def errors(self) -> dict[str, Tensor]:
-        """Share of wrong signs in the data set {"all", "fast", "slow"}, copies counted, (...)."""
+        """Share of wrong signs in the data set {"all", "fast", "slow"}, copies counted, (...).
+
+        As in `measure.errors`: an output of 0 or NaN is wrong, a group without examples NaN.
+        """
         space = self.space
-        wrong = space.y * space.outputs(space.project(self.state)) <= 0
+        wrong = ~(space.y * space.outputs(space.project(self.state)) > 0)
         weighted, fast = wrong * space.weight, space.is_fast
         return {
             "all": weighted.sum(-1),
@@ -189,22 +192,28 @@ def train(
     if batch_size is not None:
         require(generator is not None, "generator", None, "given when batch_size is")
     state = space.initial
+    lr, rho = (r.to(state) if isinstance(r, Tensor) else r for r in (lr, rho))
     rates = [r.shape for r in (lr, rho) if isinstance(r, Tensor)]
     batch = tuple(torch.broadcast_shapes(state.shape[:-2], *rates))
-    state = state.expand(*batch, *state.shape[-2:])
+    state = state.expand(*batch, *state.shape[-2:]).contiguous()  # as a checkpoint gives it
     wanted = {t for t in (range(steps + 1) if record_at is None else record_at) if 0 <= t <= steps}
     history: dict[str, list[Tensor]] = {}
     first = 0
     saved = None
     if checkpoint is not None:
-        settings = [steps, logits, batch_size, replacement, sorted(wanted), compile]
+        settings = [steps, logits, batch_size, replacement, sorted(wanted), compile, bool(record)]
         saved = _Checkpoint(checkpoint, _fingerprint(space, lr, rho, generator, settings))
         if checkpoint.exists():
             first, state, history = saved.load(generator, state.device)
 
     def observe(t: int) -> None:
         if record is not None and t in wanted:
-            for name, value in record(Point(space, state, t)).items():
+            values = record(Point(space, state, t))
+            if history and set(values) != set(history):
+                raise ParameterError(
+                    "record", sorted(values), f"of {sorted(history)} at every step"
+                )
+            for name, value in values.items():
                 history.setdefault(name, []).append(value)
 
     full_step = torch.compile(step) if compile else step
@@ -274,7 +283,8 @@ class _Checkpoint:
             for name, values in tensors.items()
             if name.startswith("history.")
         }
-        return int(metadata["step"]), tensors["state"], history
+        # a file's tensors lie unaligned in memory, where matrix products round differently
+        return int(metadata["step"]), tensors["state"].clone(), history
 
 
 def _fingerprint(

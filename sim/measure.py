@@ -84,15 +84,15 @@ def squared_norms(
     """‖g_i‖²_F of each example's own gradient, shape (..., n)."""
     l = logit_term(W, data, activation) if logits is None else logits
     slope = activation.power * activation.slope(data.x @ W.mT.unsqueeze(-3))
-    return torch.as_tensor(l).square() * (slope.mT @ data.x).square().sum((-1, -2))
+    return l**2 * (slope.mT @ data.x).square().sum((-1, -2))
 
 
 def errors(W: Tensor, data: Dataset) -> dict[str, Tensor]:
     """Share of wrong signs {"all", "fast", "slow"}, each of shape (...).
 
-    An output of exactly 0 counts as wrong; a group without examples gives NaN.
+    An output of exactly 0, or NaN, counts as wrong; a group without examples gives NaN.
     """
-    wrong = (data.y * output(W, data.x) <= 0).double()
+    wrong = (~(data.y * output(W, data.x) > 0)).double()
     return {
         "all": wrong.mean(-1),
         "fast": wrong[..., data.is_fast].mean(-1),
@@ -118,7 +118,8 @@ def fresh_errors(
     law from features (..., J, 2) and covariance (..., J, J), `Point.features` and
     `Point.covariance`; the same draws serve fast and slow examples and all leading dimensions.
     The three scales default to config's; tensors broadcast against the leading dimensions.
-    "all" weighs fast by alpha. An output of exactly 0 counts as wrong.
+    "all" weighs fast by alpha. An output of exactly 0 counts as wrong, and so does a run that has
+    diverged (features or covariance not finite).
     Isotropic noise is taken as independent of the feature patch, as it is in the data.
     """
     dtype, device = features.dtype, features.device
@@ -131,11 +132,13 @@ def fresh_errors(
         torch.as_tensor(default if v is None else v, dtype=dtype, device=device)
         for v, default in given
     )
-    values, vectors = torch.linalg.eigh(covariance)
+    finite = covariance.isfinite().all(-1).all(-1)[..., None, None]
+    values, vectors = torch.linalg.eigh(torch.where(finite, covariance, 0.0))
+    values = torch.where(finite.squeeze(-1), values, torch.nan)
     root = vectors * values.clamp_min(0).sqrt().unsqueeze(-2) * sigma[..., None, None]
     kinds = ("fast", "slow")
     beta = {"fast": fast, "slow": slow}
-    wrong = {kind: torch.zeros(features.shape[:-2], dtype=dtype, device=device) for kind in kinds}
+    wrong = {kind: torch.zeros((), dtype=dtype, device=device) for kind in kinds}
     J, done = features.shape[-2], 0
     chunk = max(1, min(n, 2**22 // max(1, root[..., 0].numel())))
     while done < n:
@@ -159,7 +162,7 @@ def fresh_errors(
         else:
             output = {kind: present[v] + sum(noise) for v, kind in ((FAST, "fast"), (SLOW, "slow"))}
         for kind in kinds:
-            wrong[kind] += (y * output[kind] <= 0).sum(-1)
+            wrong[kind] = wrong[kind] + (~(y * output[kind] > 0)).sum(-1)
     error = {kind: count / n for kind, count in wrong.items()}
     return {"all": config.alpha * error["fast"] + (1 - config.alpha) * error["slow"], **error}
 

@@ -105,7 +105,8 @@ class Span:
     ) -> Span:
         """The same draws with each scale multiplied: many configurations, one Gram matrix.
 
-        sigma_noise multiplies the originals' noise, sigma_synthetic the synthetic examples'. Each
+        sigma_noise multiplies the noise of originals and their copies (a synthetic example that
+        equals its source is one), sigma_synthetic that of the other synthetic examples. Each
         factor is a number or a tensor with leading batch dimensions, for example (cells, 1) over
         seeds (seeds,); configurations then share their random numbers. Filters and moments stay
         those of the unscaled rows: give `fresh_errors` the scaled parameters.
@@ -238,7 +239,7 @@ class Span:
         slots = torch.cat([torch.arange(FEATURES).expand(n, FEATURES).to(table), table], -1)
         block = self.gram[..., slots.unsqueeze(-1), slots.unsqueeze(-2)]
         each = (block * (own @ own.mT)).sum((-1, -2))
-        return self.activation.power**2 * torch.as_tensor(l).square() * each
+        return self.activation.power**2 * l**2 * each
 
     def _forward(self, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Outputs (..., n'), and the activation's slope at noise rows and feature channels."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sim.data import FAST, SLOW, DataConfig, generate, sample, upsample
+from sim.data import FAST, SLOW, DataConfig, batch_index, generate, sample, upsample
 from theory.parameters import ParameterError
 
 
@@ -64,6 +64,78 @@ def test_orthogonal_noise_is_orthogonal_with_gaussian_marginals() -> None:
         draws = flat.pow(power).mean((-1, -2))
         error = float(draws.std()) / math.sqrt(len(draws))
         assert abs(float(draws.mean()) - expected) < 4 * error
+
+
+def test_isotropic_noise_fills_every_coordinate() -> None:
+    config = DataConfig(n_examples=400, dim=6, n_patches=3, sigma_noise=0.5, noise="isotropic")
+    data = generate(sample(config, rng(), (20,)), 2, rng(1), sigma_synthetic=0.25)
+    assert config.noise_from == 0
+    originals = (torch.arange(data.n) < 400).unsqueeze(-1)
+    for part, sigma in ((originals, 0.5), (~originals, 0.25)):
+        noise = data.x[..., data.is_noise & part, :].flatten(0, -2)
+        covariance = noise.mT @ noise / len(noise)
+        error = 4 * sigma**2 * math.sqrt(2 / len(noise))
+        assert float((covariance - sigma**2 * torch.eye(6)).abs().max()) < error
+    # features stay clean: their patches have nothing but the feature
+    assert torch.equal(data.x[..., data.is_fast, 0, FAST], data.y[..., data.is_fast])
+    assert not data.x[..., 0, 2:].any()
+    assert DataConfig().noise_from == DataConfig(noise="orthogonal").noise_from == 2
+
+
+def test_isotropic_noise_is_gaussian_noise_with_two_more_coordinates() -> None:
+    kept = generate(
+        sample(DataConfig(10, 500, noise="isotropic"), rng()), 2, rng(1), kept_noise=0.5
+    )
+    fresh, old = kept.x[10:, 1], kept.x[kept.source[10:], 1]
+    pair = torch.stack([fresh[:, 2:].flatten(), old[:, 2:].flatten()])
+    assert float(torch.corrcoef(pair)[0, 1]) == pytest.approx(0.5, abs=0.1)
+    assert (fresh[:, :2] != 0.5 * old[:, :2]).all()
+
+
+def test_to_moves_and_converts() -> None:
+    data = upsample(sample(DataConfig(n_examples=10, dim=8), rng()), 2)
+    single = data.to(dtype=torch.float32)
+    assert single.x.dtype == single.y.dtype == torch.float32
+    assert torch.equal(single.x, data.x.float())
+    assert single.source.dtype == torch.int64
+    assert single.is_fast.dtype == single.is_noise.dtype == torch.bool
+    assert data.x.dtype == torch.float64
+    there = data.to("meta")
+    assert {
+        getattr(there, name).device.type for name in ("x", "y", "is_fast", "is_noise", "source")
+    } == {"meta"}
+    assert there.x.dtype == torch.float64
+    assert (there.n_original, there.config) == (10, data.config)
+    assert torch.equal(data.to("cpu").x, data.x)
+
+
+@pytest.mark.parametrize("draws", [(3,), ()])
+def test_take_other_examples_in_each_batch_dimension(draws: tuple[int, ...]) -> None:
+    data = sample(DataConfig(n_examples=10, dim=8), rng(), draws)
+    index = torch.randint(0, 10, (3, 4), generator=rng(1))
+    taken = data.take(index)
+    for b in range(3):
+        x, y = (data.x[b], data.y[b]) if draws else (data.x, data.y)
+        assert torch.equal(taken.x[b], x[index[b]])
+        assert torch.equal(taken.y[b], y[index[b]])
+        assert torch.equal(taken.is_fast[b], data.is_fast[index[b]])
+        assert torch.equal(taken.is_noise[b], data.is_noise[index[b]])
+
+
+def test_batches_with_and_without_replacement() -> None:
+    without = batch_index(6, 6, rng(), batch=(50,))
+    assert torch.equal(without.sort(-1).values, torch.arange(6).expand(50, 6))
+    assert without.unique(dim=0).shape[0] > 40
+    counts = torch.bincount(batch_index(6, 60_000, rng(), replacement=True))
+    assert float((counts - 10_000).abs().max()) < 4 * (60_000 * 5 / 36) ** 0.5
+    part = torch.bincount(batch_index(6, 2, rng(), batch=(30_000,)).flatten())
+    assert float((part - 10_000).abs().max()) < 4 * (60_000 * 5 / 36) ** 0.5
+
+
+@pytest.mark.parametrize(("size", "replacement"), [(0, False), (7, False), (0, True), (-1, True)])
+def test_bad_batch_size(size: int, replacement: bool) -> None:
+    with pytest.raises(ParameterError, match=f"^batch_size = {size}: must be between 1 and 6"):
+        batch_index(6, size, rng(), replacement)
 
 
 def test_upsample_copies_and_links_to_the_source() -> None:

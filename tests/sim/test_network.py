@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sim.data import DataConfig, generate, sample, upsample
-from sim.network import gradient, init, logit_term, loss, output
+from sim.network import Activation, gradient, init, logit_term, loss, output
 from theory.parameters import ParameterError
 
 
@@ -31,6 +31,41 @@ def test_gradient_is_autograd_to_1e_10(config: DataConfig, arm: str) -> None:
     W = init(4, config.dim, 0.5, rng(2)).requires_grad_()
     (expected,) = torch.autograd.grad(loss(W, data), W)
     assert float((gradient(W.detach(), data) - expected).abs().max()) < 1e-10
+
+
+@pytest.mark.parametrize("power", [2, 3, 4, 5])
+@pytest.mark.parametrize("rectified", [False, True])
+def test_every_activation_is_its_definition_and_its_gradient_autograd(
+    power: int, rectified: bool
+) -> None:
+    activation = Activation(power, rectified)
+    for config in CONFIGS:
+        data = generate(sample(config, rng()), 2, rng(1), fidelity=0.7)
+        W = init(4, config.dim, 0.5, rng(2)).requires_grad_()
+        z = torch.einsum("jd,npd->npj", W, data.x)
+        f = ((z.relu() if rectified else z) ** power).sum((1, 2))
+        assert torch.allclose(output(W, data.x, activation), f, atol=1e-12)
+        objective = -torch.nn.functional.logsigmoid(data.y * f).mean()
+        assert torch.allclose(loss(W, data, activation), objective, atol=1e-12)
+        (expected,) = torch.autograd.grad(objective, W)
+        assert float(expected.abs().max()) > 1e-2
+        found = gradient(W.detach(), data, activation=activation)
+        assert float((found - expected).abs().max()) < 1e-12
+
+
+def test_activations_at_zero_and_below() -> None:
+    z = torch.tensor([-2.0, 0.0, 3.0])
+    assert (z * Activation(3).slope(z)).tolist() == [-8.0, 0.0, 27.0]
+    assert (z * Activation(2).slope(z)).tolist() == [4.0, 0.0, 9.0]
+    assert (z * Activation(2, True).slope(z)).tolist() == [0.0, 0.0, 9.0]
+    assert (z * Activation(3, True).slope(z)).tolist() == [0.0, 0.0, 27.0]
+    assert z.tolist() == [-2.0, 0.0, 3.0]
+
+
+@pytest.mark.parametrize("power", [1, 0, -1, 2.5])
+def test_bad_activation(power: float) -> None:
+    with pytest.raises(ParameterError, match=f"^power = {power}: "):
+        Activation(power)  # type: ignore[arg-type]
 
 
 def test_frozen_logits_weigh_each_example() -> None:
