@@ -9,24 +9,9 @@ from matplotlib.figure import Figure
 
 from empirical.pictures import Gallery
 from empirical.settings import ARMS
+from sim.style import BLUE, GREEN, GREY, ORANGE, RED, canvas
 
-BLUE, ORANGE, GREEN, RED, GREY = "#2f6fb0", "#d9822b", "#3a8f5c", "#c0392b", "#8a8f98"
 VERDICT_COLOURS = {"agrees": GREEN, "disagrees": RED, "undecided at this scale": GREY}
-STYLE: Any = {
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "axes.labelsize": 9,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "font.size": 9,
-}
-"""matplotlib's settings for all of these; draw and save within `matplotlib.rc_context(STYLE)`."""
-
-
-def _figure(width: float, height: float, **subplots: Any) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(**subplots)
 
 
 def claims(verified: dict[str, Any]) -> Figure:
@@ -36,7 +21,7 @@ def claims(verified: dict[str, Any]) -> Figure:
         for claim in verified["claims"]
         if (equalities := [q for q in claim["quantities"] if q["relation"] == "="])
     }
-    figure, axes = _figure(8.2, 0.9 + 0.45 * len(strips))
+    figure, axes = canvas(8.2, 0.9 + 0.45 * len(strips))
     axes.axvspan(0.9, 1.1, color=BLUE, alpha=0.08, lw=0)
     axes.axvline(1, color="black", lw=0.6)
     for height, (equalities, broken) in enumerate(strips.values()):
@@ -67,7 +52,7 @@ def test_errors(compared: dict[str, Any]) -> Figure:
     """Mean test error of each arm, for each optimizer and budget, pool generator."""
     rows = [r for r in compared["summary"] if r["generator"] == "pool"]
     conditions = list(dict.fromkeys((r["optimizer"], r["budget"]) for r in rows))
-    figure, axes = _figure(
+    figure, axes = canvas(
         8.2, 2.9, ncols=len(conditions), sharey=True, squeeze=False, gridspec_kw={"wspace": 0.05}
     )
     for ax, (optimizer, budget) in zip(axes[0], conditions, strict=True):
@@ -94,7 +79,7 @@ def orderings(compared: dict[str, Any]) -> Figure:
     """The paper's orderings: paired differences with 95% intervals, coloured by verdict."""
     rows = compared["orderings"]
     conditions = list(dict.fromkeys((r["generator"], r["optimizer"], r["budget"]) for r in rows))
-    figure, axes = _figure(8.2, 0.9 + 0.78 * len(conditions))
+    figure, axes = canvas(8.2, 0.9 + 0.78 * len(conditions))
     height, ticks, labels = 0.0, [], []
     for condition in conditions:
         generator, optimizer, budget = condition
@@ -135,7 +120,7 @@ def images(gallery: Gallery) -> Figure:
         ("synthetic,\nfrom the slow", gallery.synthetic),
     )
     columns = len(gallery.classes)
-    figure, axes = _figure(0.75 * columns + 1.0, 2.7, nrows=3, ncols=columns, squeeze=False)
+    figure, axes = canvas(0.75 * columns + 1.0, 2.7, nrows=3, ncols=columns, squeeze=False)
     for (name, pixels), row in zip(rows, axes, strict=True):
         for ax, image in zip(row, pixels, strict=True):
             ax.imshow(image, cmap="gray", vmin=0, vmax=255)

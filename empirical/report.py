@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from empirical import figures
 from empirical.pictures import Gallery
 from empirical.tables import points
+from sim.style import STYLE
 from theory.files import whole_file
 
 
@@ -25,7 +26,7 @@ def write_report(results: dict[str, Any], gallery: Gallery, out: Path) -> Path:
     """
     (out / "figures").mkdir(parents=True, exist_ok=True)
     embedded = {}
-    with mpl.rc_context(figures.STYLE):
+    with mpl.rc_context(STYLE):
         for name, figure in (
             ("claims", figures.claims(results["theory"])),
             ("test_errors", figures.test_errors(results["empirical"])),

@@ -6,8 +6,6 @@ already there and still valid is used again.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import platform
 from pathlib import Path
@@ -15,8 +13,6 @@ from typing import Any
 
 from rich.console import Console
 
-import sim
-import theory
 from empirical.compare import compare
 from empirical.files import read_json
 from empirical.pictures import comparison_gallery
@@ -24,6 +20,7 @@ from empirical.report import write_report
 from empirical.run import versions
 from empirical.settings import Comparison
 from sim.progress import say
+from sim.provenance import sources
 from sim.verify import as_json, table, verify_with_progress
 from theory.files import check_writable, write_json
 
@@ -67,7 +64,7 @@ def reproduce(
 
 def _verified(file: Path, seed: int, jobs: int) -> dict[str, Any]:
     """What `sim verify` finds, from `file` if that was measured by the same code."""
-    made_by = {"seed": seed, "sources": _sources(), "torch": versions()["torch"]}
+    made_by = {"seed": seed, "sources": sources(), "torch": versions()["torch"]}
     if file.exists():
         found = read_json(file, "verify", ("claims", "made_by"))
         if found["made_by"] == made_by:
@@ -78,17 +75,6 @@ def _verified(file: Path, seed: int, jobs: int) -> dict[str, Any]:
     claims = as_json(results, elapsed, seed, full=False) | {"made_by": made_by}
     write_json(file, claims)
     return claims
-
-
-def _sources() -> str:
-    """Digest of the code that the claims' verdicts depend on."""
-    hashed = hashlib.sha256()
-    for package in (theory, sim):
-        root = Path(package.__path__[0])
-        for source in sorted(root.rglob("*.py")):
-            hashed.update(json.dumps(str(source.relative_to(root))).encode())
-            hashed.update(source.read_bytes())
-    return hashed.hexdigest()[:16]
 
 
 def all_claims_pass(results: dict[str, Any]) -> bool:

@@ -5,6 +5,8 @@ Equation numbers refer to theory/README.md.
 
 from __future__ import annotations
 
+from math import inf
+
 from theory.moments import noise_strength
 
 
@@ -32,6 +34,35 @@ def k_star(alpha: float, beta_fast: float, beta_slow: float) -> float:
     (⟨w,v_fast⟩ = ⟨w,v_slow⟩).
     """
     return alpha * beta_fast**3 / ((1 - alpha) * beta_slow**3)
+
+
+def learning_time(
+    beta: float,
+    share: float,
+    logit: float,
+    projection: float,
+    lr: float,
+    target: float = inf,
+) -> float:
+    """Steps until ⟨w_j,v⟩ grows to `target`, equation (32).
+
+    (1/⟨w_j,v⟩ − 1/target) / (3 lr l beta_v³ p_v), by gradient flow from (13) with frozen logits,
+    for `projection` = ⟨w_j,v⟩ > 0 at the start; `share` p_v is the part of the data set in use
+    that carries v. The filter of the largest projection learns first; growth is so sudden that
+    the target hardly matters. At matched filters the slow/fast ratio is k*/k.
+    """
+    return (1 / projection - 1 / target) / (3 * lr * logit * beta**3 * share)
+
+
+def memorisation_ratio(
+    sigma_noise: float, dim: float, alpha: float, n_examples: float, beta_slow: float
+) -> float:
+    """Learning time of the slow feature over that of one slow example's noise, equation (33).
+
+    sigma_noise³ d^1.5 / ((1 − alpha) N beta_slow³), at matched filters, on the originals or on
+    U(k) for any k; on G(k) it is divided by k. Above 1 the noise is memorised first.
+    """
+    return sigma_noise**3 * dim**1.5 / ((1 - alpha) * n_examples * beta_slow**3)
 
 
 def noise_alignment(

@@ -335,7 +335,7 @@ CLAIMS = {
             "Theorem 4.2",
             "U(k) and G(k) learn features alike",
             "Slow over fast feature growth rises k-fold in both; they are equal at k*.",
-            "(12) to (14)",
+            "(12) to (14), (32), (33)",
             "4-theorem-42-upsampling-against-generation",
             predict_amplification,
         ),

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from sim.checks.base import Check, Plan, Quantity, exact, quantity, ratio
 from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
+from sim.engine import prepare
 from sim.measure import Estimate, noise_projections
 from sim.network import gradient, init
+from sim.optim import Space, step
 from theory import amplification
 
 _LOGIT = 0.5
@@ -61,7 +63,76 @@ def _measure_features(plan: Plan) -> list[Quantity]:
             beta_slow=config.beta_slow,
         )
     )
+    return out + _learning_times(plan)
+
+
+def _learning_times(plan: Plan) -> list[Quantity]:
+    """Equations (32) and (33): GD with frozen logits until each projection has grown 4-fold."""
+    config = DataConfig(
+        n_examples=40, dim=400, alpha=0.7, beta_fast=1.2, beta_slow=0.8, noise="orthogonal"
+    )
+    lr, start, k = 0.04, 0.05, 3
+    data = sample(config, plan.generator(25))
+    # patches of their typical length; a filter for each direction, all with the same projection
+    # on it. One by one, because each grows without bound while the others still wait.
+    patches = data.x[:, 1]
+    patches *= config.sigma_noise * config.dim**0.5 / patches.norm(dim=-1, keepdim=True)
+    slow = ~data.is_fast
+    directions = {
+        "fast": torch.eye(config.dim, dtype=patches.dtype)[FAST],
+        "slow": torch.eye(config.dim, dtype=patches.dtype)[SLOW] * (1.1 if plan.broken else 1),
+        "noise": data.y[slow] @ (patches[slow] / patches[slow].norm(dim=-1, keepdim=True)),
+    }
+    out = []
+    arms = {"original": (data, 1), f"U({k})": (upsample(data, k), k)}
+    arms[f"G({k})"] = (generate(data, k, plan.generator(26)), k)
+    for name, (augmented, copies) in arms.items():
+        steps = {
+            key: _steps_to_grow(prepare(start * w.unsqueeze(0), augmented, backend="span"), lr)
+            for key, w in directions.items()
+        }
+        for label, beta, share in (
+            ("fast", config.beta_fast, config.alpha),
+            ("slow", config.beta_slow, copies * (1 - config.alpha)),
+        ):
+            out.append(
+                exact(
+                    f"steps until v_{label} is learned in {name}",
+                    steps[label],
+                    rounding=0.02,  # steps are not a flow
+                    what="time",
+                    beta=beta,
+                    share=share * config.n_examples / augmented.n,
+                    projection=start,
+                    lr=lr,
+                    target=4 * start,
+                )
+            )
+        out.append(
+            exact(
+                f"slow feature's time over its noise's in {name}",
+                steps["slow"] / steps["noise"],
+                rounding=0.02,
+                what="memorisation",
+                sigma_noise=config.sigma_noise,
+                dim=config.dim,
+                alpha=config.alpha,
+                n_examples=config.n_examples,
+                beta_slow=config.beta_slow,
+                divided_by=k if name[0] == "G" else 1,
+            )
+        )
     return out
+
+
+def _steps_to_grow(space: Space, lr: float) -> int:
+    """Steps of GD with frozen logits until the largest projection is 4 times what it was."""
+    state, steps = space.initial, 0
+    target = 4 * float(space.project(state).abs().max())
+    while float(space.project(state).abs().max()) < target:
+        state = step(space, state, lr, logits=_LOGIT)
+        steps += 1
+    return steps
 
 
 def _equalising_k(W: Tensor, data: Dataset) -> float:
@@ -82,6 +153,18 @@ def _equalising_k(W: Tensor, data: Dataset) -> float:
 def _predict_features(given: Mapping[str, Any]) -> float:
     if given["what"] == "k_star":
         return amplification.k_star(given["alpha"], given["beta_fast"], given["beta_slow"])
+    if given["what"] == "time":
+        return amplification.learning_time(
+            given["beta"],
+            given["share"],
+            _LOGIT,
+            given["projection"],
+            given["lr"],
+            given["target"],
+        )
+    if given["what"] == "memorisation":
+        names = ("sigma_noise", "dim", "alpha", "n_examples", "beta_slow")
+        return amplification.memorisation_ratio(*(given[n] for n in names)) / given["divided_by"]
     return amplification.feature_gradient(
         given["beta"],
         given["share"],

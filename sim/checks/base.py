@@ -10,6 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from sim.data import stream
 from sim.measure import Estimate
 
 LEVEL = 1e-4
@@ -32,10 +33,7 @@ class Plan:
 
     def generator(self, *offset: int) -> torch.Generator:
         """A random stream of its own for each seed and `offset`."""
-        mixed = self.seed
-        for part in offset:
-            mixed = mixed * 1_000_003 + part + 1
-        return torch.Generator().manual_seed(mixed % 2**63)
+        return stream(self.seed, *offset)
 
     def size(self, quick: int) -> int:
         """Number of draws: `quick`, ten times that in full mode; a control needs a quarter."""

@@ -1,0 +1,315 @@
+"""How fast the engine is, as ratios against named baselines measured in the same minutes.
+
+Baselines: a plain autograd loop as a user of torch would write it, the dense closed form
+(`sim.dense`), and the rate at which this machine multiplies large matrices.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from sim.data import DataConfig, Dataset, sample, stream
+from sim.dense import Dense
+from sim.network import init
+from sim.optim import Space, step
+from sim.progress import progress
+from sim.provenance import versions
+from sim.span import Span
+
+Json = dict[str, Any]
+LR, RHO = 0.1, 0.05
+
+
+@dataclass(frozen=True)
+class Case:
+    """A problem: N examples in R^d, J filters, seeds at once."""
+
+    n_examples: int = 500
+    dim: int = 10_000
+    filters: int = 20
+    seeds: int = 1
+    dtype: str = "float64"
+
+
+MAIN = Case()
+DIMS = (1_000, 10_000, 50_000)
+SEEDS = (1, 4, 16)
+AGAINST = (
+    MAIN,
+    replace(MAIN, n_examples=100),
+    replace(MAIN, n_examples=1000),
+    replace(MAIN, dim=1_000),
+    replace(MAIN, dim=50_000),
+    replace(MAIN, filters=5),
+    replace(MAIN, filters=80),
+    replace(MAIN, dtype="float32"),
+)
+SMALL = Case(60, 200, 5)
+
+
+@dataclass(frozen=True)
+class _Problem:
+    case: Case
+    data: Dataset
+    W: Tensor
+
+
+def _problem(case: Case) -> _Problem:
+    batch = () if case.seeds == 1 else (case.seeds,)
+    config = DataConfig(n_examples=case.n_examples, dim=case.dim)
+    dtype = getattr(torch, case.dtype)
+    data = sample(config, stream(0, 1), batch, dtype)
+    return _Problem(case, data, init(case.filters, case.dim, 0.05, stream(0, 2), batch, dtype))
+
+
+def autograd_step(W: Tensor, data: Dataset, lr: float, rho: float) -> Tensor:
+    """GD or SAM as one would write it with autograd; the baseline."""
+
+    def gradient(W: Tensor) -> Tensor:
+        W = W.detach().requires_grad_()
+        margin = data.y * (data.x @ W.mT).pow(3).sum((-1, -2))
+        return torch.autograd.grad(softplus(-margin).mean(), W)[0]
+
+    g = gradient(W)
+    if rho:
+        g = gradient(W + rho * g / g.norm())
+    return W - lr * g
+
+
+def _span_steps(space: Space, rho: float, advance: Callable[..., Tensor] = step) -> Callable:
+    """A function that does `count` steps from the start."""
+
+    def run(count: int) -> None:
+        state = space.initial
+        for _ in range(count):
+            state = advance(space, state, LR, rho)
+
+    return run
+
+
+def _autograd_steps(problem: _Problem, rho: float) -> Callable[[int], None]:
+    def run(count: int) -> None:
+        W = problem.W
+        for _ in range(count):
+            W = autograd_step(W, problem.data, LR, rho)
+
+    return run
+
+
+def seconds_each(runs: dict[str, Callable[[int], None]], rounds: int, least: float) -> Json:
+    """Median seconds a step of each, and of each over the first, from interleaved rounds.
+
+    Every round times each of them once, for as many steps as take about `least` seconds, so that
+    what else the machine does falls on all alike.
+    """
+    counts = {}
+    for name, run in runs.items():
+        run(1)
+        start = time.perf_counter()
+        run(2)
+        counts[name] = max(1, round(least / max((time.perf_counter() - start) / 2, 1e-7)))
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run(counts[name])
+            times[name].append((time.perf_counter() - start) / counts[name])
+    first = times[next(iter(times))]
+    return {
+        name: {
+            "seconds": statistics.median(values),
+            "over_first": statistics.median(v / f for v, f in zip(values, first, strict=True)),
+        }
+        for name, values in times.items()
+    }
+
+
+def product_rate(dtype: torch.dtype, size: int = 2048) -> Callable[[int], None]:
+    """Products of large square matrices: what the machine can do at best."""
+    left, right = (torch.randn(size, size, dtype=dtype) for _ in range(2))
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            torch.matmul(left, right)
+
+    return run
+
+
+def _against(case: Case, rho: float, rounds: int, least: float) -> Json:
+    """One case: span, dense and autograd side by side."""
+    problem = _problem(case)
+    began = time.perf_counter()
+    span = Span.of(problem.data, problem.W)
+    set_up = time.perf_counter() - began
+    found = seconds_each(
+        {
+            "span": _span_steps(span, rho),
+            "dense": _span_steps(Dense(problem.data, problem.W), rho),
+            "autograd": _autograd_steps(problem, rho),
+        },
+        rounds,
+        least,
+    )
+    return {
+        **asdict(case),
+        "optimizer": "SAM" if rho else "GD",
+        "seconds_a_step": {name: value["seconds"] for name, value in found.items()},
+        "autograd_over_span": found["autograd"]["over_first"],
+        "dense_over_span": found["dense"]["over_first"],
+        "set_up_in_span_steps": set_up / found["span"]["seconds"],
+    }
+
+
+def _over_dims(case: Case, dims: tuple[int, ...], rounds: int, least: float) -> list[Json]:
+    spaces = {}
+    for dim in dims:
+        problem = _problem(replace(case, dim=dim))
+        # the rows are needed only to rebuild the filters: keep memory small
+        rows = problem.W[..., :0]
+        spaces[dim] = replace(Span.of(problem.data, problem.W), rows=rows, W=rows)
+    found = seconds_each({str(d): _span_steps(s, RHO) for d, s in spaces.items()}, rounds, least)
+    return [
+        {"dim": dim, "seconds_a_step": v["seconds"], f"over_dim_{dims[0]}": v["over_first"]}
+        for dim, v in zip(dims, found.values(), strict=True)
+    ]
+
+
+def _over_seeds(
+    case: Case, seeds: tuple[int, ...], rounds: int, least: float, size: int
+) -> list[Json]:
+    """Time of a batched step against the time of its products at the machine's own rate."""
+    out = []
+    for count in seeds:
+        problem = _problem(replace(case, seeds=count, dim=min(case.dim, 1000)))
+        space = Span.of(problem.data, problem.W)
+        state = space.initial
+        found = seconds_each(
+            {
+                "large product": product_rate(state.dtype, size),
+                "GD": _span_steps(space, 0.0),
+                "SAM": _span_steps(space, RHO),
+                "its products alone": _products_alone(space),
+            },
+            rounds,
+            least,
+        )
+        rate = 2 * size**3 / found["large product"]["seconds"]
+        m, J = space.gram.shape[-1], case.filters
+        at_rate = 2 * m**2 * J * count / rate
+        out.append(
+            {
+                **asdict(problem.case),
+                "gflops_of_large_product": rate / 1e9,
+                "seconds_a_step": {name: found[name]["seconds"] for name in ("GD", "SAM")},
+                "GD_over_matrix_product_rate": found["GD"]["seconds"] / at_rate,
+                "SAM_over_matrix_product_rate": found["SAM"]["seconds"] / (2 * at_rate),
+                "products_alone_over_rate": found["its products alone"]["seconds"] / at_rate,
+                "share_of_GD_in_products": found["its products alone"]["seconds"]
+                / found["GD"]["seconds"],
+            }
+        )
+    return out
+
+
+def _products_alone(space: Span) -> Callable[[int], None]:
+    state = space.initial + 1.0
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            space.gram_product(state)
+
+    return run
+
+
+def _compiled(case: Case, rounds: int, least: float) -> Json:
+    """Eager over compiled step time of SAM; compiling itself takes seconds once."""
+    space = Span.of(*_inputs(_problem(replace(case, dim=min(case.dim, 1000)))))
+    began = time.perf_counter()
+    fused = torch.compile(step)
+    fused(space, space.initial, LR, RHO)
+    took = time.perf_counter() - began
+    found = seconds_each(
+        {"compiled": _span_steps(space, RHO, fused), "eager": _span_steps(space, RHO)},
+        rounds,
+        least,
+    )
+    return {"eager_over_compiled": found["eager"]["over_first"], "seconds_to_compile": took}
+
+
+def _inputs(problem: _Problem) -> tuple[Dataset, Tensor]:
+    return problem.data, problem.W
+
+
+def bench(small: bool = False) -> Json:
+    """Measure everything; small: tiny sizes that only show that it works."""
+    main, rounds, least = (SMALL, 3, 0.01) if small else (MAIN, 7, 0.15)
+    dims = (100, 200) if small else DIMS
+    seeds = (1, 2) if small else SEEDS
+    cases = (SMALL,) if small else AGAINST
+    size = 128 if small else 2048
+    compiling = 0 if small else 1
+    with progress("measured", 2 * len(cases) + 2 + compiling) as advance:
+        against = []
+        for case in cases:
+            for rho in (0.0, RHO):
+                against.append(_against(case, rho, rounds, least))
+                advance()
+        flat = _over_dims(main, dims, 3 * rounds, least)
+        advance()
+        batched = _over_seeds(main, seeds, rounds, least, size)
+        advance()
+        compiled = _compiled(main, rounds, least) if compiling else None
+        if compiling:
+            advance()
+    sam = next(c for c in against if c["optimizer"] == "SAM")
+    flatness = [next(v for k, v in row.items() if k.startswith("over_dim")) for row in flat]
+    last = batched[-1]
+    return {
+        "goals": [
+            _goal("SAM, autograd loop / span", sam["autograd_over_span"], ">=", 40),
+            _goal(f"step time at d = {dims[-1]} / d = {dims[0]}", flatness[-1], "<=", 1.1),
+            _goal(
+                f"{seeds[-1]} seeds, GD step / its products at the machine's rate",
+                last["GD_over_matrix_product_rate"],
+                "<=",
+                2,
+            ),
+            _goal(
+                f"{seeds[-1]} seeds, SAM step / its products at the machine's rate",
+                last["SAM_over_matrix_product_rate"],
+                "<=",
+                2,
+            ),
+        ],
+        "against_baselines": against,
+        "over_dim": flat,
+        "over_seeds": batched,
+        "torch_compile": compiled,
+        "machine": machine(),
+        "versions": versions(),
+    }
+
+
+def _goal(name: str, measured: float, relation: str, goal: float) -> Json:
+    met = measured >= goal if relation == ">=" else measured <= goal
+    return {"name": name, "measured": measured, "relation": relation, "goal": goal, "met": met}
+
+
+def machine() -> Json:
+    """The processor, its cores, and the threads torch uses."""
+    name = platform.processor() or platform.machine()
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            models = [row.split(":", 1)[1].strip() for row in file if row.startswith("model name")]
+        name = models[0] if models else name
+    return {"processor": name, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
