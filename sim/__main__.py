@@ -1,17 +1,25 @@
-"""`python -m sim verify`: check every claim of the theory against the simulation."""
+"""`python -m sim`: the theory's claims checked, and single runs and sweeps of the simulation."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
 from rich.console import Console
 
+from sim import run as single
+from sim import sweep as many
+from sim.run import RunSettings
 from sim.verify import as_json, table, verify_with_progress
 from theory.cli import parse_or_exit, run
 from theory.files import check_writable, write_json
+
+Flat = Annotated[RunSettings, tyro.conf.arg(name="")]
+"""Its fields are flags of the command itself."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +53,107 @@ class Verify:
     jobs: int | None = None
     """Processes to use; the result does not depend on it. All cores by default."""
 
+    def __call__(self) -> int:
+        if self.json is not None:
+            check_writable(self.json)
+        results, elapsed = verify_with_progress(
+            self.claims or None, self.seed, self.full, self.jobs
+        )
+        console = Console()
+        console.print(table(results, self.verbose))
+        passed = sum(r.passed for r in results)
+        console.print(f"{passed} of {len(results)} claims hold with a failing control; {elapsed} s")
+        if self.json is not None:
+            write_json(self.json, as_json(results, elapsed, self.seed, self.full))
+        return 0 if passed == len(results) else 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """Train on one setting, several seeds at once, and measure. Examples:
+
+      python -m sim run
+
+      python -m sim run --arm upsample --k 5 --out runs/upsample
+
+      python -m sim run --arm syn-all --rho .1 --batch-size 25 --steps 2000 --out runs/all
+
+    With --out, the same command goes on where it was stopped; it computes in one thread, so that
+    the same seed gives the same bytes on any number of cores.
+    """
+
+    settings: Flat = field(default_factory=RunSettings)
+
+    out: Path | None = None
+    """Folder for result.json and curves.png; without it, results are only shown."""
+
+    def __call__(self) -> int:
+        torch.set_num_threads(1)
+        if self.out is None:
+            result = single.simulate(self.settings, show="training steps", curves=False)
+        else:
+            result = single.run_in(self.out, self.settings)
+        Console().print(single.table(result))
+        if self.out is not None:
+            print(f"{self.out / 'result.json'}, {self.out / 'curves.png'}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Run every combination of some parameters' values; all others are those of the flags.
+
+    Writes OUT/sweep.parquet, a row for each cell, and OUT/sweep.png for one or two parameters.
+    The same command goes on where it was stopped; one with more values keeps what is done; the
+    table does not depend on where it was computed. Examples:
+
+      python -m sim sweep --grid arm=upsample,tada k=1,2,3,5 --out runs/k
+
+      python -m sim sweep --grid beta_slow=.3,.45 rho=0,.1 --arm tada --seeds 20 --jobs 4
+      --out runs/sam --plot test_error
+
+      python -m sim sweep --grid seed=0,1,2 dim=300,1000 --cluster dask://host:8786 --out runs/dim
+
+      python -m sim sweep --grid k=1,5 --cluster ray --out runs/ray
+    """
+
+    grid: tuple[str, ...]
+    """Parameters and their values, NAME=VALUE,VALUE,...; `none` where a parameter may be None."""
+
+    out: Path
+    """Folder of the sweep."""
+
+    settings: Flat = field(default_factory=RunSettings)
+
+    jobs: int | None = None
+    """Processes to use, one thread each. All cores by default."""
+
+    cluster: str | None = None
+    """dask://HOST:PORT, ray://HOST:PORT, or ray (RAY_ADDRESS if set, else this machine)."""
+
+    plot: str | None = None
+    """What sweep.png shows: a measured column of the table, test_error_slow by default."""
+
+    def __call__(self) -> int:
+        rows = many.sweep(self.settings, self.grid, self.out, self.jobs, self.cluster, self.plot)
+        print(f"{len(rows)} cells: {self.out / many.TABLE}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Version:
+    """Print the version."""
+
+    def __call__(self) -> int:
+        print(version("tada-companion"))
+        return 0
+
 
 Command = (
     Annotated[Verify, tyro.conf.subcommand("verify")]
-    # a second member makes tyro show `verify` as a subcommand
-    | Annotated[None, tyro.conf.subcommand("version", description="Print the version.")]
+    | Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
+    | Annotated[Version, tyro.conf.subcommand("version")]
 )
 
 
@@ -59,30 +163,10 @@ def main() -> int:
         lambda: tyro.cli(
             Command,  # type: ignore[arg-type]
             prog="python -m sim",
-            description="The theory's claims, measured in the two-layer CNN.",
+            description="The theory's claims, and training runs, in the two-layer CNN.",
         )
     )
-    if command is None:
-        from importlib.metadata import version
-
-        print(version("tada-companion"))
-        return 0
-    return _verify(command)
-
-
-def _verify(command: Verify) -> int:
-    if command.json is not None:
-        check_writable(command.json)
-    results, elapsed = verify_with_progress(
-        command.claims or None, command.seed, command.full, command.jobs
-    )
-    console = Console()
-    console.print(table(results, command.verbose))
-    passed = sum(r.passed for r in results)
-    console.print(f"{passed} of {len(results)} claims hold with a failing control; {elapsed} s")
-    if command.json is not None:
-        write_json(command.json, as_json(results, elapsed, command.seed, command.full))
-    return 0 if passed == len(results) else 1
+    return command()
 
 
 if __name__ == "__main__":
