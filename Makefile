@@ -1,9 +1,9 @@
-# make reproduce | test | lint | wheel; each makes .venv when it is missing.
+# make reproduce | test | bench | lint | wheel; each makes .venv when it is missing.
 PYTHON ?= python3
 BIN := .venv/bin
 OUT := results/reproduce
 
-.PHONY: reproduce test lint wheel clean
+.PHONY: reproduce test bench lint wheel clean
 .DELETE_ON_ERROR:
 
 reproduce: .venv/installed
@@ -11,6 +11,9 @@ reproduce: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+bench: .venv/installed
+	$(BIN)/python -m sim bench --out results/bench.json
 
 lint: .venv/installed
 	$(BIN)/pip install -q -e '.[dev]'

@@ -1,4 +1,4 @@
-"""`python -m sim`: the theory's claims checked, and single runs and sweeps of the simulation."""
+"""`python -m sim`: the theory's claims checked; figures, runs and sweeps of the simulation."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import torch
 import tyro
 from rich.console import Console
 
+from sim import bench as speed
 from sim import run as single
 from sim import sweep as many
+from sim.figures import FIGURES
+from sim.figures.make import make
 from sim.run import RunSettings
 from sim.verify import as_json, table, verify_with_progress
 from theory.cli import parse_or_exit, run
@@ -141,6 +144,65 @@ class Sweep:
 
 
 @dataclass(frozen=True)
+class FigureCommand:
+    """Compute an experiment and draw it: OUT/NAME.json and OUT/NAME.png.
+
+    Figures: FIGURES, or all (in about ten minutes on 2 cores). What
+    the same code computed before from the same seed is drawn again, not computed. Examples:
+
+      python -m sim figure arms
+
+      python -m sim figure sam-map generation-map --seed 7
+
+      python -m sim figure all --out results/sim
+    """
+
+    name: tyro.conf.Positional[tuple[str, ...]]
+    """Which figures."""
+
+    out: Path = Path("runs/figures")
+    """Folder for the figures."""
+
+    seed: int = 0
+    """Seed of every random draw."""
+
+    jobs: int | None = None
+    """Processes to use; the result does not depend on it. All cores by default."""
+
+    def __call__(self) -> int:
+        for path in make(self.name, self.out, self.seed, self.jobs):
+            print(path)
+        return 0
+
+
+FigureCommand.__doc__ = (FigureCommand.__doc__ or "").replace("FIGURES", ", ".join(FIGURES))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure speed as ratios: the engine against autograd, the dense form, matrix products.
+
+    Takes about three minutes; the machine should do nothing else. Examples:
+
+      python -m sim bench
+
+      python -m sim bench --out results/bench.json
+    """
+
+    out: Path | None = None
+    """Write everything measured to this file, with the machine and versions."""
+
+    def __call__(self) -> int:
+        if self.out is not None:
+            check_writable(self.out)
+        record = speed.bench()
+        Console().print(speed.table(record))
+        if self.out is not None:
+            write_json(self.out, record | {"command": "python -m sim bench"})
+        return 0
+
+
+@dataclass(frozen=True)
 class Version:
     """Print the version."""
 
@@ -153,6 +215,8 @@ Command = (
     Annotated[Verify, tyro.conf.subcommand("verify")]
     | Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Sweep, tyro.conf.subcommand("sweep")]
+    | Annotated[FigureCommand, tyro.conf.subcommand("figure")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Version, tyro.conf.subcommand("version")]
 )
 
@@ -163,7 +227,7 @@ def main() -> int:
         lambda: tyro.cli(
             Command,  # type: ignore[arg-type]
             prog="python -m sim",
-            description="The theory's claims, and training runs, in the two-layer CNN.",
+            description="The theory's claims, figures and training runs in the two-layer CNN.",
         )
     )
     return command()

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -303,6 +305,28 @@ def bench(small: bool = False) -> Json:
 def _goal(name: str, measured: float, relation: str, goal: float) -> Json:
     met = measured >= goal if relation == ">=" else measured <= goal
     return {"name": name, "measured": measured, "relation": relation, "goal": goal, "met": met}
+
+
+def table(record: Json) -> Table:
+    """The goals, every case against its baselines, and the sizes over which time is flat."""
+    out = Table(title="Speed ratios", box=SIMPLE_HEAD)
+    for column in ("what", "ratio", "goal", ""):
+        out.add_column(column, justify="left" if column == "what" else "right", no_wrap=True)
+    for goal in record["goals"]:
+        met = "[green]met[/]" if goal["met"] else "[red]missed[/]"
+        out.add_row(
+            goal["name"], f"{goal['measured']:.3g}", f"{goal['relation']} {goal['goal']}", met
+        )
+    out.add_section()
+    for case in record["against_baselines"]:
+        size = f"N={case['n_examples']} d={case['dim']} J={case['filters']} {case['dtype']}"
+        for baseline in ("autograd", "dense"):
+            ratio = case[f"{baseline}_over_span"]
+            out.add_row(f"{case['optimizer']} {size}: {baseline} / span", f"{ratio:.3g}", "", "")
+    if record["torch_compile"]:
+        ratio = record["torch_compile"]["eager_over_compiled"]
+        out.add_row("SAM: eager / torch.compile", f"{ratio:.3g}", "", "")
+    return out
 
 
 def machine() -> Json:

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ from sim.measure import fresh_errors
 from sim.network import Activation, init
 from sim.optim import Space
 from sim.progress import say
+from sim.provenance import versions
 from theory.files import check_writable, whole_file, write_json
 from theory.parameters import ParameterError, require
 
@@ -204,12 +203,6 @@ def check_device(settings: RunSettings) -> None:
     """Raise ParameterError unless this machine has the device."""
     there = settings.device != "cuda" or torch.cuda.is_available()
     require(there, "device", settings.device, "cpu: torch finds no CUDA device here")
-
-
-def versions() -> dict[str, str]:
-    """Versions that a result depends on."""
-    packages = ("tada-companion", "torch", "numpy")
-    return {"python": platform.python_version()} | {name: version(name) for name in packages}
 
 
 def simulate(
@@ -399,31 +392,30 @@ def read_json(path: Path, keys: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def draw_curves(result: Mapping[str, Any], path: Path) -> None:
     """Draw loss, test errors and feature alignments along training, ± 2 standard errors."""
-    from matplotlib.figure import Figure
+    from matplotlib import rc_context
+
+    from sim.style import BLUE, GREY, ORANGE, STYLE, canvas, line
 
     panels = {
-        "training loss": {"": "loss"},
-        "test error": {"fast": "test_error_fast", "slow": "test_error_slow"},
-        "$\\max_j \\langle w_j, v\\rangle$": {"fast": "alignment_fast", "slow": "alignment_slow"},
+        "training loss": (("", "loss", GREY),),
+        "test error": (("fast", "test_error_fast", BLUE), ("slow", "test_error_slow", ORANGE)),
+        "$\\max_j \\langle w_j, v\\rangle$": (
+            *(("fast", "alignment_fast", BLUE), ("slow", "alignment_slow", ORANGE)),
+        ),
     }
     curves, settings = result["curves"], result["settings"]
-    figure = Figure(figsize=(10, 3.2), layout="constrained")
-    for axes, (title, lines) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        for label, name in lines.items():
-            mean, error = (
-                np.array(curves[name][part], dtype=float) for part in ("mean", "standard_error")
-            )
-            axes.plot(curves["steps"], mean, label=label)
-            error = 2 * np.nan_to_num(error)
-            axes.fill_between(curves["steps"], mean - error, mean + error, alpha=0.3)
-        axes.set(title=title, xlabel="step")
-        if len(lines) > 1:
-            axes.legend()
-    figure.suptitle(
-        f"{settings['arm']}, k = {settings['k']}: {settings['seeds']} seeds, ± 2 standard errors"
-    )
-    with whole_file(path) as part:
-        figure.savefig(part, format="png", dpi=120)
+    with rc_context(STYLE):
+        figure, row = canvas(10, 3.2, ncols=len(panels))
+        for axes, (title, lines) in zip(row, panels.items(), strict=True):
+            for label, name, color in lines:
+                line(axes, curves["steps"], curves[name], color, label)
+            axes.set(title=title, xlabel="step")
+            if len(lines) > 1:
+                axes.legend()
+        what = f"{settings['arm']}, k = {settings['k']}, {settings['seeds']} seeds"
+        figure.suptitle(f"{what}: means ± 2 standard errors")
+        with whole_file(path) as part:
+            figure.savefig(part, format="png", dpi=120)
 
 
 def table(result: Mapping[str, Any]) -> Table:

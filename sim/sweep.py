@@ -36,7 +36,8 @@ from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from sim.progress import progress, say
-from sim.run import METRICS, RunSettings, check, check_device, read_json, simulate, versions
+from sim.provenance import versions
+from sim.run import METRICS, RunSettings, check, check_device, read_json, simulate
 from theory.files import check_writable, whole_file, write_json
 from theory.parameters import ParameterError, require
 
