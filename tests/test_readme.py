@@ -13,6 +13,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SIM_BLOCKS = re.findall(
+    r"```python\n(.*?)```", (ROOT / "sim" / "README.md").read_text(encoding="utf-8"), re.DOTALL
+)
 COMMANDS = re.findall(r"^(python -m (?:theory|sim|empirical) [^#\n]+)", README, re.MULTILINE)
 PAGES = sorted(
     page
@@ -45,6 +48,15 @@ def test_python_blocks_run(index: int, tmp_path: Path) -> None:
     if index == 1:
         up, made = (float(line.split()[1]) for line in done.stdout.splitlines())
         assert made < up
+
+
+def test_the_engine_block_runs(tmp_path: Path) -> None:
+    (code,) = SIM_BLOCKS
+    done = python("-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (
+        float(re.search(r"tensor\(([\d.]+)", done.stdout)[1]) < 0.4
+    )  # G(5) learns the slow feature
 
 
 @pytest.mark.parametrize("command", COMMANDS)
