@@ -126,20 +126,33 @@ def scored(
     }
 
 
-@pytest.mark.parametrize("activation", [Activation(), Activation(3, True), Activation(2)])
+@pytest.mark.parametrize("activation", [Activation(), Activation(5), Activation(3, True)])
 @pytest.mark.parametrize("config", FRESH, ids=label)
 def test_fresh_errors_are_errors_on_sampled_data(
     config: DataConfig, activation: Activation
 ) -> None:
-    config = DataConfig(**{**vars(config), "sigma_noise": 0.9, "alpha": 0.5, "beta_slow": 0.6})
+    config = DataConfig(**{**vars(config), "sigma_noise": 0.5, "alpha": 0.5, "beta_slow": 0.6})
     W = init(3, 40, 0.2, rng(1))
-    W[:, :2] = torch.tensor([[0.9, -0.2], [0.3, 1.4], [-0.6, 0.5]])
+    # two filters nearly cancel, so that their correlation decides
+    W[1], W[2] = 0.3 * W[1] - W[0], 0.3 * W[2]
+    W[:, :2] = torch.tensor([[0.6, -0.2], [0.2, 0.9], [-0.4, 0.3]])
+    if activation.rectified:
+        # outputs are never negative: what can be told apart is 0, where all filters are silent
+        W[1, 2:], W[:, :2] = W[0, 2:] + W[1, 2:], torch.tensor([-0.5, -0.2])
     n = 40_000
     for kind, (found, sampled) in scored(config, W, activation, n).items():
         assert 0.005 < sampled < 0.8, kind
         # both are of about n draws of a kind, n/2 for the sampled fast and slow ones
         error = math.sqrt(3 * sampled * (1 - sampled) / n)
         assert abs(found - sampled) < 4 * error, kind
+
+
+@pytest.mark.parametrize("activation", [Activation(2), Activation(4)])
+def test_even_powers_are_right_on_positive_labels_alone(activation: Activation) -> None:
+    config = DataConfig(dim=40, n_examples=20)
+    for found, sampled in scored(config, init(3, 40, 0.2, rng(1)), activation, 4000).values():
+        assert found == pytest.approx(0.5, abs=4 * 0.5 / 4000**0.5)
+        assert sampled == pytest.approx(0.5, abs=4 * 0.5 / 800**0.5)
 
 
 def test_fresh_errors_weigh_fast_by_alpha() -> None:

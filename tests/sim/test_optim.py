@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sim.data import DataConfig, sample, upsample
+from sim.data import DataConfig, batch_index, sample, upsample
 from sim.engine import prepare, train
 from sim.network import gradient, init, loss
 from sim.optim import descent, sam_gradient, step
@@ -68,6 +68,14 @@ def test_a_radius_of_zero_in_one_batch_dimension_is_gd_there(backend: str) -> No
     assert not torch.allclose(mixed[2], alone[2])
 
 
+@pytest.mark.parametrize("backend", ["dense", "span"])
+def test_a_gradient_too_small_to_square_gives_gd(backend: str) -> None:
+    space = prepare(1e-82 * W0, DATA, backend=backend)
+    plain = descent(space, space.initial)
+    assert 0 < float(plain.abs().max()) < 1e-162
+    assert torch.allclose(descent(space, space.initial, 0.1), plain, rtol=1e-12, atol=0)
+
+
 def test_a_negative_radius_is_refused() -> None:
     with pytest.raises(ParameterError, match=r"^rho = -0.1"):
         descent(START, START.initial, -0.1)
@@ -78,6 +86,23 @@ def test_the_full_batch_is_gd(backend: str) -> None:
     space = prepare(W0, DATA, backend=backend)
     sgd = train(space, 0.1, 5, batch_size=20, generator=rng()).W
     assert torch.allclose(sgd, train(space, 0.1, 5).W, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", ["dense", "span"])
+@pytest.mark.parametrize("replacement", [False, True])
+def test_sgd_takes_the_batches_of_its_generator(backend: str, replacement: bool) -> None:
+    sgd = train(
+        prepare(W0, DATA, backend=backend),
+        0.1,
+        10,
+        batch_size=19,
+        generator=rng(5),
+        replacement=replacement,
+    ).W
+    W, draws = W0, rng(5)
+    for _ in range(10):
+        W = W - 0.1 * gradient(W, DATA.take(batch_index(20, 19, draws, replacement)))
+    assert torch.allclose(sgd, W, atol=1e-12)
 
 
 def test_sgd_depends_on_its_seed_only() -> None:

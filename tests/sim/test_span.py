@@ -209,6 +209,7 @@ def test_times_is_a_product_whatever_is_shared() -> None:
         ((3, 4), (1, 4)),
         ((2, 3, 4), (3, 1)),
         ((2, 3, 4), (2, 1, 4)),
+        ((2, 3, 4), (4,)),
         ((1, 4), (4,)),
     ]:
         A = torch.randn(*a, 2, 5, generator=draw)
