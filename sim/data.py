@@ -197,6 +197,8 @@ def generate(
     config = data.config
     sigma = config.sigma_noise if sigma_synthetic is None else sigma_synthetic
     require(sigma >= 0, "sigma_synthetic", sigma, "0 or more")
+    silent = config.sigma_noise == 0 and sigma > 0
+    require(not silent, "sigma_synthetic", sigma, "0 where sigma_noise is 0")
     require(0 <= fidelity <= 1, "fidelity", fidelity, "inside [0, 1]")
     require(0 <= kept_noise <= 1, "kept_noise", kept_noise, "inside [0, 1]")
     n = data.n

@@ -21,7 +21,7 @@ from sim.network import CUBE, Activation, Logits
 from sim.optim import Rate, Space, patch_weights, step
 from sim.progress import progress
 from sim.span import FEATURES, Span, first_copies
-from theory.files import whole_file
+from theory.files import check_writable, whole_file
 from theory.parameters import ParameterError, require
 
 BACKENDS = ("auto", "dense", "span")
@@ -180,10 +180,10 @@ def train(
     record: called before the steps record_at (default: all; `steps` itself is after the last).
     checkpoint: a file that is saved every checkpoint_every steps and continued from when it
     exists; the result is the same to the byte. show: name of the progress bar, None for none.
-    compile: fuse full-batch steps by torch.compile, which takes 5 to 20 s and then saves up to a
-    third of a step (`results/bench.json`); the result differs by rounding.
+    compile: fuse full-batch steps by torch.compile, which takes 5 to 20 s once; what it saves then
+    is in `results/bench.json`. The result differs by rounding.
     Raises ParameterError for lr ≤ 0, rho < 0, steps < 0, a batch larger than the data, or a
-    checkpoint of another run.
+    checkpoint of another run, and OSError where the checkpoint cannot be written.
     """
     require(_lowest(lr) > 0, "lr", _lowest(lr), "positive")
     require(_lowest(rho) >= 0, "rho", _lowest(rho), "0 or more")
@@ -201,6 +201,7 @@ def train(
     first = 0
     saved = None
     if checkpoint is not None:
+        check_writable(checkpoint)
         settings = [steps, logits, batch_size, replacement, sorted(wanted), compile, bool(record)]
         saved = _Checkpoint(checkpoint, _fingerprint(space, lr, rho, generator, settings))
         if checkpoint.exists():

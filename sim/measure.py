@@ -100,6 +100,10 @@ def errors(W: Tensor, data: Dataset) -> dict[str, Tensor]:
     }
 
 
+FRESH_CHUNK = 500
+"""Fresh examples drawn at once: fixed, so that draws do not depend on the leading dimensions."""
+
+
 def fresh_errors(
     features: Tensor,
     covariance: Tensor,
@@ -120,7 +124,8 @@ def fresh_errors(
     The three scales default to config's; tensors broadcast against the leading dimensions.
     "all" weighs fast by alpha. An output of exactly 0 counts as wrong, and so does a run that has
     diverged (features or covariance not finite).
-    Isotropic noise is taken as independent of the feature patch, as it is in the data.
+    An example's noise patches are taken as independent of each other, which for noise
+    "orthogonal" and more than two patches is an approximation (close for large d).
     """
     dtype, device = features.dtype, features.device
     given = (
@@ -140,9 +145,8 @@ def fresh_errors(
     beta = {"fast": fast, "slow": slow}
     wrong = {kind: torch.zeros((), dtype=dtype, device=device) for kind in kinds}
     J, done = features.shape[-2], 0
-    chunk = max(1, min(n, 2**22 // max(1, root[..., 0].numel())))
     while done < n:
-        size = min(chunk, n - done)
+        size = min(FRESH_CHUNK, n - done)
         done += size
         y = torch.randint(0, 2, (size,), generator=generator).to(device, dtype) * 2 - 1
         count = config.n_patches - 1

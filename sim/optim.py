@@ -43,7 +43,10 @@ def patch_weights(space: Space, h: Tensor, rho: Rate = 0.0, logits: Logits = Non
 
 def step(space: Space, state: Tensor, lr: Rate, rho: Rate = 0.0, logits: Logits = None) -> Tensor:
     """The state after W ← W − lr ∇L(W + ε)."""
-    return state - _column(lr) * descent(space, state, rho, logits)
+    gradient = descent(space, state, rho, logits)
+    if isinstance(lr, Tensor):
+        return state - _column(lr) * gradient
+    return torch.sub(state, gradient, alpha=lr)
 
 
 def sam_gradient(W: Tensor, data: Dataset, rho: Rate, logits: Logits = None) -> Tensor:

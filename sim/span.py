@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sim.data import Dataset
 from sim.network import CUBE, Activation, Logits
+from theory.parameters import require
 
 FEATURES = 2
 """The first rows are v_fast and v_slow."""
@@ -116,6 +117,8 @@ class Span:
             torch.as_tensor(v, dtype=dtype, device=device)[..., None]
             for v in (sigma_noise, sigma_synthetic, beta_fast, beta_slow, sigma_init)
         )
+        for name, factor in (("sigma_noise", sigma), ("sigma_synthetic", synthetic)):
+            require(bool((factor >= 0).all()), name, float(factor.min()), "0 or more")
         beta = torch.stack(torch.broadcast_tensors(fast, slow), -1)
         return replace(
             self,
@@ -160,7 +163,10 @@ class Span:
         on_noise = self._at_rows(signed) * self._scale_power
         on_features = signed.unsqueeze(-2) @ self._feature_power
         along = self._merged(feature_slope * on_features)
-        return torch.cat([along, slope.mul_(on_noise.unsqueeze(-2))], dim=-1)
+        weights = B.new_empty(*slope.shape[:-1], FEATURES + slope.shape[-1])
+        weights[..., :FEATURES] = along
+        torch.mul(slope, on_noise.unsqueeze(-2), out=weights[..., FEATURES:])
+        return weights
 
     def pull(self, c: Tensor) -> Tensor:
         """The gradient with these weights of the rows in use, in the state's coordinates."""

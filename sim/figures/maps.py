@@ -106,7 +106,7 @@ def _map(
     return image
 
 
-_TICKS = [m * 10**e for e in range(-3, 4) for m in (1, 2, 5)]
+_TICKS = [m * 10**e for e in range(-3, 4) for m in (1, 2, 3, 5, 7)]
 
 
 # --- generation beats upsampling -----------------------------------------------------------------

@@ -32,7 +32,7 @@ from sim.figures.base import (
 )
 from sim.measure import fresh_errors
 from sim.span import Span
-from sim.style import BLUE, GREEN, GREY, ORANGE, RED, canvas, line
+from sim.style import BLUE, GREEN, GREY, ORANGE, RED, canvas, line, plain_log
 from theory.amplification import learning_time
 
 RHO = 0.1
@@ -97,8 +97,8 @@ def _draw_alignment(data: Json) -> Canvas:
 # --- learning time -------------------------------------------------------------------------------
 
 _TIMES = DataConfig(n_examples=100, dim=315, sigma_noise=0.02)
-_BETAS = [0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8, 0.9]
-_TIME_STEPS, _TIME_LR, _TIME_FILTERS = 2000, 0.3, 10
+_BETAS = [0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9]
+_TIME_STEPS, _TIME_LR, _TIME_SEEDS = 2500, 0.3, 12
 _MARGIN = 1.0
 
 
@@ -119,7 +119,7 @@ def learning_times(space: Span, beta: Tensor, lr: float, steps: int, rho: float 
 
 
 def _learning_time(seed: int, arm: str, optimizer: str) -> Json:
-    start = draw(seed, _TIMES, _TIME_FILTERS)
+    start = draw(seed, _TIMES, seeds=_TIME_SEEDS)
     space = Span.of(start.arm(arm), start.W)
     factor = torch.tensor(_BETAS).unsqueeze(-1) / _TIMES.beta_slow
     cells = space.rescaled(beta_slow=factor)
@@ -162,7 +162,7 @@ def _draw_learning_time(data: Json) -> Canvas:
             line(ax, betas, curves["slow"], BLUE, f"slow, {optimizer}", linestyle=style)
         ax.plot(betas, curves["predicted_slow"]["mean"], "k:", lw=1, label="predicted, eq. (32)")
         ax.plot(betas, curves["predicted_fast"]["mean"], "k:", lw=1)
-        ax.set_yscale("log")
+        plain_log(ax.yaxis, _TIME_TICKS)
         ax.set_title(f"{ARM_LABELS[arm].replace('k', str(K)) if arm == 'tada' else 'Original'}")
         ax.set_xlabel("beta_slow")
     axes[0].set_ylabel("steps until learned")
@@ -175,11 +175,14 @@ def _draw_learning_time(data: Json) -> Canvas:
     for arm in ("original", "tada"):
         axes[2].plot(betas, data[f"{arm} GD"]["predicted_gap"]["mean"], "k:", lw=1)
     axes[2].axhline(1, color="black", lw=0.6)
-    axes[2].set_yscale("log")
+    plain_log(axes[2].yaxis, _TIME_TICKS)
     axes[2].set_title("slow / fast learning time")
     axes[2].set_xlabel("beta_slow")
     axes[2].legend()
     return figure
+
+
+_TIME_TICKS = [m * 10**e for e in range(4) for m in (1, 2, 5)]
 
 
 # --- arms ----------------------------------------------------------------------------------------
@@ -306,7 +309,7 @@ FIGURES = (
         "for GD and SAM, on the originals and on G(5).",
         SETTINGS
         | {"data": _TIMES, "lr": _TIME_LR, "steps": _TIME_STEPS}
-        | {"k": K, "filters": _TIME_FILTERS, "margin": _MARGIN, "beta_slow": _BETAS},
+        | {"k": K, "seeds": _TIME_SEEDS, "margin": _MARGIN, "beta_slow": _BETAS},
         [Part(_learning_time, (a, o)) for a in ("original", "tada") for o in OPTIMIZERS],
         together,
         _draw_learning_time,

@@ -284,39 +284,6 @@ def test_a_record_that_changes_its_mind_is_refused() -> None:
         train(prepare(W0, DATA), 0.1, 3, record=lambda p: {f"t{min(p.t, 1)}": p.W})
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("cells", [5, 1])
-@pytest.mark.parametrize("draws", [(3,), ()])
-def test_however_runs_are_chunked(
-    backend: str, cells: int, draws: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Batched runs may be done in chunks that fit into the cache; one by one they are the same."""
-    data = generate(sample(SMALL, rng(), draws), 2, rng(1))
-    lr = torch.linspace(0.02, 0.1, cells).double()[:, None]
-    rho = torch.linspace(0.0, 0.2, 3).double()
-    W = init(2, 14, 0.4, rng(2), (3,))
-    space = prepare(W, data, backend=backend)
-    if isinstance(space, Span):
-        space = space.rescaled(sigma_noise=torch.linspace(0.5, 1.5, cells).double()[:, None])
-
-    def watched(point: Point) -> dict[str, Tensor]:
-        return {"W": point.W, "loss": point.loss()}
-
-    settings = {"steps": 70, "record": watched, "record_at": [0, 3, 61, 70]}
-    together = train(space, lr, rho=rho, **settings)
-    assert together.W.shape == (cells, 3, 2, 14)
-    for size in (1, 4000):
-        monkeypatch.setattr("sim.engine.CACHE", size, raising=False)
-        apart = train(space, lr, rho=rho, **settings)
-        assert apart.steps == together.steps
-        for name, value in together.history.items():
-            assert relative(apart.history[name], value) < 1e-10
-        assert relative(apart.W, together.W) < 1e-10
-    monkeypatch.undo()
-    alone = train(space, lr[-1:], rho=float(rho[1]), steps=70).W
-    assert relative(alone[-1, 1], together.W[-1, 1]) < 1e-10
-
-
 # Checkpoints
 
 
