@@ -180,8 +180,8 @@ def train(
     record: called before the steps record_at (default: all; `steps` itself is after the last).
     checkpoint: a file that is saved every checkpoint_every steps and continued from when it
     exists; the result is the same to the byte. show: name of the progress bar, None for none.
-    compile: fuse full-batch steps by torch.compile, which takes 5 to 20 s once; what it saves then
-    is in `results/bench.json`. The result differs by rounding.
+    compile: fuse full-batch steps by torch.compile: 5 to 20 s once, for kernels that differ by
+    rounding. Meant for a GPU; on CPUs it did not pay (`results/bench.json`).
     Raises ParameterError for lr ≤ 0, rho < 0, steps < 0, a batch larger than the data, or a
     checkpoint of another run, and OSError where the checkpoint cannot be written.
     """
