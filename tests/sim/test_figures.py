@@ -14,6 +14,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure as Canvas
 
+from sim.__main__ import main
 from sim.data import DataConfig
 from sim.figures import FIGURES, amplification, base, maps, training, variance
 from sim.figures import make as making
@@ -22,6 +23,7 @@ from sim.figures.training import learning_times
 from sim.span import Span
 from sim.style import STYLE
 from theory.amplification import learning_time
+from theory.cli import run
 from theory.parameters import ParameterError
 
 RESULTS = Path(__file__).parents[2] / "results" / "sim"
@@ -217,3 +219,38 @@ def test_bands_and_numbers() -> None:
     assert numbers(torch.tensor(1 / 3)) == 0.33333
     assert spaced(10, 3) == [0, 5, 10]
     assert spaced(2, 100) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("figure", "figure = none: must be one of alignment"),
+        ("figure arms nope", "figure = nope: must be one of alignment"),
+        ("figure arms --seed -1", "seed = -1: must be 0 or more"),
+        ("figure arms --seed x", "seed"),
+        ("figure arms --jobs 0", "jobs = 0: must be at least 1"),
+        ("figure arms --out FILE/folder", "FILE"),
+        ("bench --out FOLDER", "is a folder, a file name is needed"),
+        ("bench --fast", "fast"),
+    ],
+)
+def test_bad_commands_are_one_line_and_exit_2(
+    command: str,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "FILE").write_text("precious", encoding="utf-8")
+    (tmp_path / "FOLDER").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["sim", *command.split()])
+    with pytest.raises(SystemExit) as stop:
+        run(main)
+    assert stop.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert says in captured.err
+    assert not captured.out
+    assert (tmp_path / "FILE").read_text(encoding="utf-8") == "precious"
