@@ -60,15 +60,17 @@ def _network(plan: Plan) -> list[Quantity]:
     out = []
     for arm, augmented in (("U", upsample(data, _K)), ("G", generate(data, _K, g))):
         runs = plan.size(48)
+        zero = torch.tensor(0.0, dtype=start.dtype)
 
-        def record(point: Point, data: Dataset = augmented) -> dict[str, Tensor]:
-            seen = {
+        def record(
+            point: Point, data: Dataset = augmented, zero: Tensor = zero
+        ) -> dict[str, Tensor]:
+            now_and_then = point.t % 25 == 0
+            return {
                 "square": point.gradient_norm().square(),
                 "variance": point.batch_variance(_BATCH).max(),
+                "smoothness": _smoothness(point.W, data, g).max() if now_and_then else zero,
             }
-            if point.t % 25 == 0:
-                seen["smoothness"] = _smoothness(point.W, data, g).max()
-            return seen
 
         space = prepare(start.expand(runs, *start.shape), augmented, batch_size=_BATCH)
         every = range(_STEPS)
