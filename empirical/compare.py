@@ -18,14 +18,13 @@ import numpy as np
 
 from empirical import algorithm, arms
 from empirical.data import Split, load, n_splits, partition
-from empirical.files import digest, read_json
 from empirical.generator import Generator, Recipe, train_generator
 from empirical.parallel import run_all
 from empirical.run import generator_data, open_folder, stored_images, versions
 from empirical.settings import ARMS, SYNTHETIC_ARMS, Comparison, Settings
 from empirical.statistics import LEVEL, RULE, clustered, verdict
 from sim.progress import progress
-from theory.files import write_json
+from theory.files import digest, read_json, write_json
 from theory.parameters import require
 
 ORDERINGS = (

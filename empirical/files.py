@@ -7,13 +7,11 @@ so that a command ends with one line that names it; the file itself is left as i
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -39,29 +37,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def digest(value: Any) -> str:
-    """Fingerprint of a JSON value: the first 16 hex digits of its SHA-256."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def read_json(path: Path, what: str, keys: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Read a JSON object that has at least `keys`.
-
-    Raises:
-        ParameterError: the file is cut short or is not such an object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ParameterError(what, path, f"a whole JSON file ({error})") from error
-    if not isinstance(value, dict) or any(key not in value for key in keys):
-        raise ParameterError(what, path, f"a JSON object with the keys {', '.join(keys)}")
-    return value
 
 
 def write_tensors(

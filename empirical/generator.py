@@ -22,19 +22,12 @@ from diffusers import DDPMScheduler, UNet2DModel  # pyright: ignore[reportPrivat
 from torch import Tensor, nn
 
 from empirical.data import to_float
-from empirical.files import (
-    digest,
-    file_digest,
-    read_json,
-    read_tensors,
-    whole_folder,
-    write_tensors,
-)
+from empirical.files import file_digest, read_tensors, whole_folder, write_tensors
 from empirical.settings import TRAIN_TIMESTEPS
 from empirical.streams import seed_for, torch_stream
 from empirical.training import one_thread
 from sim.progress import progress
-from theory.files import write_json
+from theory.files import digest, read_json, write_json
 from theory.parameters import ParameterError, require
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -14,7 +14,6 @@ from typing import Any
 from rich.console import Console
 
 from empirical.compare import compare
-from empirical.files import read_json
 from empirical.pictures import comparison_gallery
 from empirical.report import write_report
 from empirical.run import versions
@@ -22,7 +21,7 @@ from empirical.settings import Comparison
 from sim.progress import say
 from sim.provenance import sources
 from sim.verify import as_json, table, verify_with_progress
-from theory.files import check_writable, write_json
+from theory.files import check_writable, read_json, write_json
 
 
 def reproduce(

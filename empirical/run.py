@@ -13,12 +13,10 @@ from its last checkpoint) and ends with the same bytes.
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +27,13 @@ from torch import Tensor
 from empirical import algorithm, arms
 from empirical.arms import Pair
 from empirical.data import Images, Split, load, partition
-from empirical.files import digest, file_digest, read_json, write_tensors
+from empirical.files import file_digest, write_tensors
 from empirical.generator import Generator, Recipe, train_generator
 from empirical.settings import Settings
 from empirical.store import Row, read_store, write_store
+from sim import provenance
 from sim.progress import progress, say
-from theory.files import write_json
+from theory.files import digest, read_json, write_json
 from theory.parameters import ParameterError, require
 
 __all__ = ["Settings", "Workplace", "generate", "open_folder", "run", "select", "versions"]
@@ -56,8 +55,7 @@ RESULT_KEYS = (
 
 def versions() -> dict[str, str]:
     """Versions that a result depends on."""
-    packages = ("tada-companion", "torch", "diffusers", "numpy", "scikit-learn")
-    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+    return provenance.versions("diffusers", "scikit-learn")
 
 
 @dataclass(frozen=True)

@@ -62,41 +62,39 @@ AGAINST = (
     replace(MAIN, filters=5),
     replace(MAIN, filters=80),
     replace(MAIN, dtype="float32"),
+    replace(MAIN, dim=2_000, seeds=4),
+    replace(MAIN, dim=2_000, seeds=16),
 )
 COMPILED = (BATCHED[1], BATCHED[0], BATCHED[-1])
 SMALL = Case(60, 200, 5)
 
 
-@dataclass(frozen=True)
-class _Problem:
-    case: Case
-    data: Dataset
-    W: Tensor
-
-
-def _problem(case: Case) -> _Problem:
+def problem(case: Case) -> tuple[Dataset, Tensor]:
+    """The case's data and initial filters, with a batch dimension for more than one seed."""
     batch = () if case.seeds == 1 else (case.seeds,)
     config = DataConfig(n_examples=case.n_examples, dim=case.dim)
     dtype = getattr(torch, case.dtype)
     data = sample(config, stream(0, 1), batch, dtype)
-    return _Problem(case, data, init(case.filters, case.dim, 0.05, stream(0, 2), batch, dtype))
+    return data, init(case.filters, case.dim, 0.05, stream(0, 2), batch, dtype)
 
 
 def autograd_step(W: Tensor, data: Dataset, lr: float, rho: float) -> Tensor:
-    """GD or SAM as one would write it with autograd; the baseline."""
+    """GD or SAM as one would write it with autograd, seeds in a batch; the baseline."""
+    patches = data.x.flatten(-3, -2)
 
     def gradient(W: Tensor) -> Tensor:
         W = W.detach().requires_grad_()
-        margin = data.y * (data.x @ W.mT).pow(3).sum((-1, -2))
-        return torch.autograd.grad(softplus(-margin).mean(), W)[0]
+        f = (patches @ W.mT).pow(3).sum(-1).unflatten(-1, data.x.shape[-3:-1]).sum(-1)
+        # seeds do not meet, so the gradient of the sum is each one's own
+        return torch.autograd.grad(softplus(-data.y * f).mean(-1).sum(), W)[0]
 
     g = gradient(W)
     if rho:
-        g = gradient(W + rho * g / g.norm())
+        g = gradient(W + rho * g / g.norm(dim=(-2, -1), keepdim=True))
     return W - lr * g
 
 
-def _span_steps(space: Space, rho: float, advance: Callable[..., Tensor] = step) -> Callable:
+def _steps(space: Space, rho: float, advance: Callable[..., Tensor] = step) -> Callable:
     """A function that does `count` steps from the start."""
 
     def run(count: int) -> None:
@@ -107,11 +105,11 @@ def _span_steps(space: Space, rho: float, advance: Callable[..., Tensor] = step)
     return run
 
 
-def _autograd_steps(problem: _Problem, rho: float) -> Callable[[int], None]:
+def _autograd_steps(data: Dataset, start: Tensor, rho: float) -> Callable[[int], None]:
     def run(count: int) -> None:
-        W = problem.W
+        W = start
         for _ in range(count):
-            W = autograd_step(W, problem.data, LR, rho)
+            W = autograd_step(W, data, LR, rho)
 
     return run
 
@@ -157,15 +155,15 @@ def product_rate(dtype: torch.dtype, size: int = 2048) -> Callable[[int], None]:
 
 def _against(case: Case, rho: float, rounds: int, least: float) -> Json:
     """One case: span, dense and autograd side by side."""
-    problem = _problem(case)
+    data, W = problem(case)
     began = time.perf_counter()
-    span = Span.of(problem.data, problem.W)
+    span = Span.of(data, W)
     set_up = time.perf_counter() - began
     found = seconds_each(
         {
-            "span": _span_steps(span, rho),
-            "dense": _span_steps(Dense(problem.data, problem.W), rho),
-            "autograd": _autograd_steps(problem, rho),
+            "span": _steps(span, rho),
+            "dense": _steps(Dense(data, W), rho),
+            "autograd": _autograd_steps(data, W, rho),
         },
         rounds,
         least,
@@ -183,11 +181,11 @@ def _against(case: Case, rho: float, rounds: int, least: float) -> Json:
 def _over_dims(case: Case, dims: tuple[int, ...], rounds: int, least: float) -> list[Json]:
     spaces = {}
     for dim in dims:
-        problem = _problem(replace(case, dim=dim))
+        data, W = problem(replace(case, dim=dim))
         # the rows are needed only to rebuild the filters: keep memory small
-        rows = problem.W[..., :0]
-        spaces[dim] = replace(Span.of(problem.data, problem.W), rows=rows, W=rows)
-    found = seconds_each({str(d): _span_steps(s, RHO) for d, s in spaces.items()}, rounds, least)
+        rows = W[..., :0]
+        spaces[dim] = replace(Span.of(data, W), rows=rows, W=rows)
+    found = seconds_each({str(d): _steps(s, RHO) for d, s in spaces.items()}, rounds, least)
     return [
         {"dim": dim, "seconds_a_step": v["seconds"], f"over_dim_{dims[0]}": v["over_first"]}
         for dim, v in zip(dims, found.values(), strict=True)
@@ -201,14 +199,13 @@ def _batched(case: Case, rounds: int, least: float, size: int) -> Json:
     product does 2 J operations for each number of the Gram matrix, so that few filters and many
     seeds wait for memory; the rest is elementwise.
     """
-    problem = _problem(case)
-    space = Span.of(problem.data, problem.W)
+    space = Span.of(*problem(case))
     state = space.initial
     found = seconds_each(
         {
             "large product": product_rate(state.dtype, size),
-            "GD": _span_steps(space, 0.0),
-            "SAM": _span_steps(space, RHO),
+            "GD": _steps(space, 0.0),
+            "SAM": _steps(space, RHO),
             "products": _products_alone(space),
             "reading": _reading(space),
         },
@@ -251,14 +248,13 @@ def _products_alone(space: Span) -> Callable[[int], None]:
 
 def _compiled(case: Case, rounds: int, least: float) -> Json:
     """Eager over compiled step time of SAM; compiling itself takes seconds once."""
-    problem = _problem(case)
-    space = Span.of(problem.data, problem.W)
+    space = Span.of(*problem(case))
     began = time.perf_counter()
     fused = torch.compile(step)
     fused(space, space.initial, LR, RHO)
     took = time.perf_counter() - began
     found = seconds_each(
-        {"compiled": _span_steps(space, RHO, fused), "eager": _span_steps(space, RHO)},
+        {"compiled": _steps(space, RHO, fused), "eager": _steps(space, RHO)},
         rounds,
         least,
     )
@@ -335,6 +331,7 @@ def table(record: Json) -> Table:
     out.add_section()
     for case in record["against_baselines"]:
         size = f"N={case['n_examples']} d={case['dim']} J={case['filters']} {case['dtype']}"
+        size += f", {case['seeds']} seeds" if case["seeds"] > 1 else ""
         for baseline in ("autograd", "dense"):
             ratio = case[f"{baseline}_over_span"]
             out.add_row(f"{case['optimizer']} {size}: {baseline} / span", f"{ratio:.3g}", "", "")

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -262,7 +262,8 @@ class _Checkpoint:
             tensors["generator"] = generator.get_state()
         metadata = {"step": str(t), "fingerprint": self.fingerprint}
         with whole_file(self.path) as part:
-            save_file(tensors, part, metadata)
+            # not save_file: it turns a full disk into an error of its own
+            part.write_bytes(save(tensors, metadata))
 
     def load(
         self, generator: torch.Generator | None, device: torch.device

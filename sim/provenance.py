@@ -12,9 +12,9 @@ import sim
 import theory
 
 
-def versions() -> dict[str, str]:
-    """Versions that a simulated result depends on."""
-    packages = ("tada-companion", "torch", "numpy")
+def versions(*more: str) -> dict[str, str]:
+    """Versions that a simulated result depends on, and of `more` packages."""
+    packages = ("tada-companion", "torch", "numpy", *more)
     return {"python": platform.python_version()} | {name: version(name) for name in packages}
 
 

@@ -8,7 +8,6 @@ print(result["metrics"]["test_error_slow"]["mean"])
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 import time
@@ -17,21 +16,20 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import Tensor
 
 from sim.arms import ARMS, augmented
-from sim.data import FAST, SLOW, DataConfig, sample
+from sim.data import FAST, SLOW, DataConfig, sample, stream
 from sim.engine import BACKENDS, Point, prepare, train
 from sim.measure import fresh_errors
 from sim.network import Activation, init
 from sim.optim import Space
 from sim.progress import say
 from sim.provenance import versions
-from theory.files import check_writable, whole_file, write_json
+from theory.files import check_writable, read_json, whole_file, write_json
 from theory.parameters import ParameterError, require
 
 METRICS = {
@@ -238,7 +236,7 @@ def simulate(
         settings.steps,
         settings.rho,
         batch_size=settings.batch_size,
-        generator=_stream(settings, BATCHES),
+        generator=stream(settings.seed, BATCHES),
         record=(lambda point: _measured(point, settings, curve_examples)) if curves else None,
         record_at=[round(i * settings.steps / last) for i in range(last + 1)],
         checkpoint=checkpoint,
@@ -268,7 +266,7 @@ def simulate(
 def _prepared(settings: RunSettings) -> Space:
     """Data, augmentation and initial filters, ready to train."""
     dtype, batch = DTYPES[settings.dtype], (settings.seeds,)
-    draws = _stream(settings, DATA)
+    draws = stream(settings.seed, DATA)
     try:
         data = sample(settings.data, draws, batch, dtype)
         W = init(settings.filters, settings.dim, settings.sigma_init, draws, batch, dtype)
@@ -276,7 +274,7 @@ def _prepared(settings: RunSettings) -> Space:
             settings.arm,
             data,
             settings.k,
-            _stream(settings, AUGMENTATION),
+            stream(settings.seed, AUGMENTATION),
             settings.sigma_synthetic,
             settings.fidelity,
             settings.kept_noise,
@@ -296,11 +294,6 @@ def _prepared(settings: RunSettings) -> Space:
         raise ParameterError("n_examples", settings.n_examples, allowed) from None
 
 
-def _stream(settings: RunSettings, number: int) -> torch.Generator:
-    seed = np.random.SeedSequence((settings.seed, number)).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(seed[0]))
-
-
 def _measured(point: Point, settings: RunSettings, n: int) -> dict[str, Tensor]:
     """METRICS at a point of training, each (seeds,) on the CPU."""
     features = point.features
@@ -310,7 +303,7 @@ def _measured(point: Point, settings: RunSettings, n: int) -> dict[str, Tensor]:
         point.covariance,
         settings.data,
         n,
-        _stream(settings, TEST),
+        stream(settings.seed, TEST),
         settings.activation,
     )
     values = {
@@ -350,7 +343,7 @@ def run_in(out: Path, settings: RunSettings) -> dict[str, Any]:
     check_writable(path)
     _claim(out, settings)
     if path.exists():
-        result = read_json(path, ("settings", "metrics", "curves", "seconds", "versions"))
+        result = read_json(path, "result", ("settings", "metrics", "curves", "seconds", "versions"))
         require(result["settings"] == asdict(settings), "out", out, "a folder of these settings")
         say(f"{path}: finished before, used again")
     else:
@@ -373,21 +366,10 @@ def _claim(out: Path, settings: RunSettings) -> None:
         require(not foreign, "out", out, "another folder: it holds result.json of something else")
         write_json(path, ours)
         return
-    found = read_json(path)
+    found = read_json(path, "settings")
     for name in sorted(set(ours) | set(found)):
         allowed = f"{found.get(name)} as in {path}, or another --out"
         require(name in found and found[name] == ours.get(name), name, ours.get(name), allowed)
-
-
-def read_json(path: Path, keys: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Read a JSON object that has these keys. Raises ParameterError if it is damaged."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        value = None
-    whole = isinstance(value, dict) and all(key in value for key in keys)
-    require(whole, "file", path, "whole; it is damaged: move it away to make it again")
-    return value  # type: ignore[return-value]
 
 
 def draw_curves(result: Mapping[str, Any], path: Path) -> None:

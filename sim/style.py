@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 BLUE, ORANGE, GREEN, RED, GREY = "#2f6fb0", "#d9822b", "#3a8f5c", "#c0392b", "#8a8f98"
-PURPLE = "#7d5ba6"
 STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -33,7 +32,7 @@ def canvas(width: float, height: float, **subplots: Any) -> tuple[Figure, Any]:
 
 def line(
     axes: Axes, x: Any, band: dict[str, Any], color: str, label: str | None = None, **how: Any
-):
+) -> None:
     """A mean with a ribbon of ± 2 standard errors."""
     mean = [float("nan") if v is None else v for v in band["mean"]]
     error = [float("nan") if v is None else v for v in band["standard_error"]]

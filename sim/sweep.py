@@ -13,7 +13,6 @@ common disk.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import itertools
 import json
@@ -37,8 +36,8 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from sim.progress import progress, say
 from sim.provenance import versions
-from sim.run import METRICS, RunSettings, check, check_device, read_json, simulate
-from theory.files import check_writable, whole_file, write_json
+from sim.run import METRICS, RunSettings, check, check_device, simulate
+from theory.files import check_writable, digest, read_json, whole_file, write_json
 from theory.parameters import ParameterError, require
 
 TABLE = "sweep.parquet"
@@ -176,7 +175,7 @@ def key(cell: RunSettings) -> str:
     """A cell's name: a hash of its settings."""
     # 1 and 1.0 are the same setting: the table gives back the second
     typed = {n: None if v is None else TYPES[n][0](v) for n, v in asdict(cell).items()}
-    return hashlib.sha256(json.dumps(typed, sort_keys=True).encode()).hexdigest()[:16]
+    return digest(typed)
 
 
 def library(name: str, extra: str) -> Any:
@@ -330,7 +329,9 @@ def _read_cells(folder: Path) -> dict[str, Row]:
     """The finished cells in a folder. Raises ParameterError for a damaged or a foreign file."""
     rows = {}
     for path in sorted(folder.glob("*.json")):
-        result = read_json(path, ("settings", "metrics", "n_training", "diverged", "versions"))
+        result = read_json(
+            path, "cell", ("settings", "metrics", "n_training", "diverged", "versions")
+        )
         _require_versions(path, result["versions"])
         try:
             rows[path.stem] = _row(result)
@@ -382,35 +383,37 @@ def _write_table(path: Path, rows: list[Row], command: str) -> None:
 
 
 def draw(rows: Sequence[Row], axes: Sequence[str], metric: str, path: Path) -> None:
-    """Draw a metric ± its standard error against one axis, a line for each value of another.
+    """Draw a metric ± 2 standard errors against one axis, a line for each value of another.
 
     The first of the axes (one or two) that holds numbers is the horizontal one.
     """
-    from matplotlib.figure import Figure
+    from matplotlib import rc_context
     from matplotlib.ticker import MaxNLocator
+
+    from sim.style import STYLE, canvas
 
     numeric = [axis for axis in axes if all(_is_number(row[axis]) for row in rows)]
     across = (numeric or list(axes))[0]
     lines = [axis for axis in axes if axis != across]
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    panel = figure.subplots()
     labels = list(dict.fromkeys(", ".join(f"{a} = {row[a]}" for a in lines) for row in rows))
-    for label in labels:
-        own = [r for r in rows if ", ".join(f"{a} = {r[a]}" for a in lines) == label]
-        own = [row for row in own if row[metric] is not None]
-        if across in numeric:
-            own.sort(key=lambda row: row[across])
-        x = [row[across] if across in numeric else str(row[across]) for row in own]
-        y = [row[metric] for row in own]
-        error = [row[metric + ERROR] or 0.0 for row in own]
-        panel.errorbar(x, y, error, marker="o", capsize=3, label=label)
-    if all(type(row[across]) is int for row in rows):
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    panel.set(xlabel=across, ylabel=f"{metric} ± standard error")
-    if lines:
-        panel.legend()
-    with whole_file(path) as part:
-        figure.savefig(part, format="png", dpi=120)
+    with rc_context(STYLE):
+        figure, panel = canvas(5, 3.4)
+        for label in labels:
+            own = [r for r in rows if ", ".join(f"{a} = {r[a]}" for a in lines) == label]
+            own = [row for row in own if row[metric] is not None]
+            if across in numeric:
+                own.sort(key=lambda row: row[across])
+            x = [row[across] if across in numeric else str(row[across]) for row in own]
+            y = [row[metric] for row in own]
+            error = [2 * (row[metric + ERROR] or 0.0) for row in own]
+            panel.errorbar(x, y, error, marker="o", capsize=3, label=label)
+        if all(type(row[across]) is int for row in rows):
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.set(xlabel=across, ylabel=f"{metric} ± 2 standard errors")
+        if lines:
+            panel.legend()
+        with whole_file(path) as part:
+            figure.savefig(part, format="png", dpi=120)
 
 
 def _is_number(value: Value) -> bool:

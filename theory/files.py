@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from theory.parameters import ParameterError
 
 
 @contextmanager
@@ -26,6 +30,26 @@ def write_json(path: Path, value: object) -> None:
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     with whole_file(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path, what: str, keys: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Read a JSON object that has at least `keys`.
+
+    Raises:
+        ParameterError: the file is cut short or is not such an object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ParameterError(what, path, f"a whole JSON file ({error})") from error
+    if not isinstance(value, dict) or any(key not in value for key in keys):
+        raise ParameterError(what, path, f"a JSON object with the keys {', '.join(keys)}")
+    return value
+
+
+def digest(value: Any) -> str:
+    """Fingerprint of a JSON value: the first 16 hex digits of its SHA-256."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def check_writable(path: Path) -> None:

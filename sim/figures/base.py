@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
-from sim.arms import augmented
+from sim.arms import ARMS, augmented
 from sim.data import DataConfig, Dataset, sample, stream
 from sim.network import init
 
@@ -43,7 +43,7 @@ class Figure:
 
 
 SEEDS = 20
-"""Independent data sets and initialisations behind every error bar, unless a figure says more."""
+"""Data sets and initialisations behind every error bar, unless a figure says otherwise."""
 
 WORLD = DataConfig(n_examples=100, dim=315, beta_slow=0.45, sigma_noise=0.1)
 """Where U(5) memorises the slow examples' noise and G(5) learns their feature."""
@@ -72,8 +72,8 @@ class Draw:
 
     def arm(self, arm: str, k: int = K, **synthetic: float) -> Dataset:
         """The arm's training set; its synthetic examples depend on arm and k."""
-        number = ("original", "upsample", "tada", "syn-rand", "syn-all").index(arm)
-        return augmented(arm, self.data, k, stream(self.seed, 3, number, k), **synthetic)
+        generator = stream(self.seed, 3, ARMS.index(arm), k)
+        return augmented(arm, self.data, k, generator, **synthetic)
 
     def test_stream(self) -> torch.Generator:
         """The same fresh examples wherever a test error is taken."""

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from empirical.files import digest, read_json, read_tensors, whole_folder, write_tensors
+from empirical.files import read_tensors, whole_folder, write_tensors
 from empirical.streams import seed_for, torch_stream
-from theory.files import whole_file, write_json
+from theory.files import digest, read_json, whole_file, write_json
 from theory.parameters import ParameterError
 
 

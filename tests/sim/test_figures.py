@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
@@ -14,7 +15,6 @@ import pytest
 import torch
 from matplotlib.figure import Figure as Canvas
 
-from sim.__main__ import main
 from sim.data import DataConfig
 from sim.figures import FIGURES, amplification, base, maps, training, variance
 from sim.figures import make as making
@@ -23,7 +23,6 @@ from sim.figures.training import learning_times
 from sim.span import Span
 from sim.style import STYLE
 from theory.amplification import learning_time
-from theory.cli import run
 from theory.parameters import ParameterError
 
 RESULTS = Path(__file__).parents[2] / "results" / "sim"
@@ -222,7 +221,7 @@ def test_bands_and_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "says"),
+    ("words", "says"),
     [
         ("figure", "figure = none: must be one of alignment"),
         ("figure arms nope", "figure = nope: must be one of alignment"),
@@ -235,22 +234,14 @@ def test_bands_and_numbers() -> None:
     ],
 )
 def test_bad_commands_are_one_line_and_exit_2(
-    command: str,
-    says: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    words: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable
 ) -> None:
     (tmp_path / "FILE").write_text("precious", encoding="utf-8")
     (tmp_path / "FOLDER").mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["sim", *command.split()])
-    with pytest.raises(SystemExit) as stop:
-        run(main)
-    assert stop.value.code == 2
-    captured = capsys.readouterr()
-    assert captured.err.startswith("error: ")
-    assert captured.err.count("\n") == 1
-    assert says in captured.err
-    assert not captured.out
+    code, out, err = command(*words.split())
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert says in err
     assert (tmp_path / "FILE").read_text(encoding="utf-8") == "precious"

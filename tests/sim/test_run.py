@@ -18,13 +18,11 @@ import pytest
 import torch
 
 from sim import engine
-from sim.__main__ import main
 from sim.arms import ARMS, augmented
-from sim.data import sample
+from sim.data import sample, stream
 from sim.measure import fresh_errors
 from sim.network import init
 from sim.run import METRICS, RunSettings, check, run_in, simulate
-from theory import cli
 from theory.parameters import ParameterError
 
 SMALL = RunSettings(
@@ -33,28 +31,8 @@ SMALL = RunSettings(
 Command = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """`python -m sim ...` in this process: exit code, stdout, stderr."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sim", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            cli.run(main)
-        out, err = capsys.readouterr()
-        assert isinstance(stop.value.code, int)
-        return stop.value.code, out, err
-
-    return call
-
-
 def without_seconds(path: Path) -> dict[str, Any]:
     return {k: v for k, v in json.loads(path.read_text()).items() if k != "seconds"}
-
-
-def stream(seed: int, number: int) -> torch.Generator:
-    state = np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0]))
 
 
 @pytest.mark.parametrize(
@@ -301,8 +279,8 @@ def test_unusable_folders(command: Command, tmp_path: Path) -> None:
     (tmp_path / "checkpoint" / "checkpoint.safetensors").write_text("not one")
     for folder, line in (
         (blocked / "run", "file"),
-        (tmp_path / "settings.json", "settings.json: must be whole"),
-        (tmp_path / "result.json", "result.json: must be whole"),
+        (tmp_path / "settings.json", "settings.json: must be a whole JSON file"),
+        (tmp_path / "result.json", "result.json: must be a JSON object with"),
         (tmp_path / "foreign", "must be another folder"),
         (tmp_path / "checkpoint", "must be a whole safetensors file"),
     ):

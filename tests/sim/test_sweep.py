@@ -21,10 +21,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from sim import sweep as module
-from sim.__main__ import main
 from sim.run import METRICS, RunSettings, simulate
 from sim.sweep import key, parse, product, sweep
-from theory import cli
 from theory.parameters import ParameterError
 
 SMALL = RunSettings(
@@ -35,21 +33,6 @@ SLOW = replace(SMALL, steps=800)
 
 AXES = ["k=1,2,3", "beta_slow=.3,.45"]
 Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """`python -m sim ...` in this process: exit code, stdout, stderr."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sim", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            cli.run(main)
-        out, err = capsys.readouterr()
-        assert isinstance(stop.value.code, int)
-        return stop.value.code, out, err
-
-    return call
 
 
 @pytest.fixture
@@ -328,8 +311,8 @@ def test_damaged_and_foreign_files_are_refused_and_kept(
         ("sweep.parquet", middle, "must be a whole table"),
         ("sweep.parquet", b"", "must be a whole table"),
         ("sweep.parquet", (tmp_path / "other.parquet").read_bytes(), "must be a whole table"),
-        (f"cells/{name}.json", b"{", "must be whole"),
-        (f"cells/{name}.json", b"{}", "must be whole"),
+        (f"cells/{name}.json", b"{", "must be a whole JSON file"),
+        (f"cells/{name}.json", b"{}", "must be a JSON object with"),
         (f"cells/{name}.json", json.dumps(cell).encode(), "must be a cell of a sweep"),
         (f"cells/{key(SMALL)}.json", json.dumps(cell).encode(), "1 of its cells are not in"),
         (f"cells/{key(SMALL)}.json", json.dumps(cell | old).encode(), "made with the versions"),
