@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from theory.parameters import ParameterError, require
+from theory.world import World
 
 FAST, SLOW = 0, 1
 """Coordinates of v_fast and v_slow, and their order wherever features are listed."""
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(World):
     """Parameters of Definition 3.1.
 
     variant "either": a fast *or* a slow feature patch (the paper's). variant "both": the
@@ -32,28 +33,12 @@ class DataConfig:
     fixed_counts: exactly round(alpha n) fast examples, else each is fast with probability alpha.
     """
 
-    n_examples: int = 400
-    dim: int = 400
-    n_patches: int = 2
-    alpha: float = 0.8
-    beta_fast: float = 1.0
-    beta_slow: float = 0.3
-    sigma_noise: float = 0.1
     variant: str = "either"
     noise: str = "gaussian"
     fixed_counts: bool = True
 
     def __post_init__(self) -> None:
-        require(self.n_examples >= 2, "n_examples", self.n_examples, "at least 2")
-        require(0 < self.alpha < 1, "alpha", self.alpha, "inside (0, 1)")
-        require(self.beta_slow > 0, "beta_slow", self.beta_slow, "positive")
-        require(
-            self.beta_slow < self.beta_fast,
-            "beta_slow",
-            self.beta_slow,
-            f"below beta_fast = {self.beta_fast}",
-        )
-        require(self.sigma_noise >= 0, "sigma_noise", self.sigma_noise, "0 or more")
+        super().__post_init__()
         require(self.variant in VARIANTS, "variant", self.variant, f"one of {VARIANTS}")
         require(self.noise in NOISES, "noise", self.noise, f"one of {NOISES}")
         fewest = 3 if self.variant == "both" else 2
@@ -63,7 +48,6 @@ class DataConfig:
             self.n_patches,
             f'at least {fewest} for variant "{self.variant}"',
         )
-        require(self.dim >= 3, "dim", self.dim, "at least 3 (two features and noise)")
 
     @property
     def noise_from(self) -> int:

@@ -5,9 +5,9 @@ Equation numbers refer to theory/README.md.
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, sqrt
 
-from theory.moments import noise_strength
+from theory.moments import absolute_moment, noise_strength, patch_moment
 
 
 def n_augmented(n_examples: float, alpha: float, k: float) -> float:
@@ -124,3 +124,29 @@ def noise_tolerance(k: float) -> float:
 def sigma_tolerance(k: float) -> float:
     """The same for the standard deviation: sigma_synthetic/sigma_noise < (k + 1)^(1/4)."""
     return noise_tolerance(k) ** 0.25
+
+
+def mean_alignment(
+    logit: float, sigma_noise: float, n_examples: int, w_norm: float, dim_noise: int, patches: int
+) -> float:
+    """E of the mean over I_{j,+} itself, where it is not empty, equation (A1); independent noise.
+
+    (3 l/n) sigma⁴ ‖w‖² [ d' + 2 − (4/π)(1 − m/(2^m − 1)) ], m = `patches` distinct noise patches
+    in all. (15) reads the mean as a ratio of expectations and lacks the last term: patches of
+    I_{j,+} lean the same way along w, and how many there are is random.
+    """
+    lean = absolute_moment(1) * absolute_moment(3) * (1 - patches / (2.0**patches - 1))
+    own = patch_moment(2, 1, dim_noise)
+    return 3 * logit / n_examples * sigma_noise**4 * w_norm**2 * (own - lean)
+
+
+def alignment_deviation(
+    logit: float, sigma_noise: float, n_examples: int, w_norm: float, dim_noise: int, patches: int
+) -> float:
+    """Standard deviation of y_i⟨−∇_{w_j}L, ξ_i⟩ over data and labels, equation (A2).
+
+    (3 l/n) sigma⁴ ‖w‖² √(3(d'+4)(d'+6) − (d'+2)² + 3(m−1)(d'+4)); independent noise, m = `patches`.
+    """
+    own = patch_moment(4, 2, dim_noise) - patch_moment(2, 1, dim_noise) ** 2
+    others = (patches - 1) * patch_moment(4, 1, dim_noise)
+    return 3 * logit / n_examples * sigma_noise**4 * w_norm**2 * sqrt(own + others)

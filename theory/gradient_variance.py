@@ -141,3 +141,11 @@ def gradient_variance(
             replacement=replacement,
         )
     return result
+
+
+def variance_tolerance(k: float, batch_size: int, n_augmented: float) -> float:
+    """The sigma_synthetic/sigma_noise below which V_G < V_U, equation (30); without replacement.
+
+    (1 + k (B − 1)/(N' − 1))^(1/6): 1 at B = 1, (k + 1)^(1/6) at the full batch B = N'.
+    """
+    return (1 + k * (batch_size - 1) / (n_augmented - 1)) ** (1 / 6)

@@ -1,0 +1,162 @@
+"""Beyond the paper's setting: other activations, label noise, unequal classes, other noise.
+
+What survives of each theorem, and by how much; what does not is a measured counterexample.
+Activations are z^q (odd or even q ≥ 2) and ReLU^q = max(z, 0)^q. Equation numbers refer to
+theory/extensions.md.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from theory.amplification import k_star
+from theory.gradient_variance import same_noise_probability
+from theory.moments import absolute_moment, cross_term_variance
+
+# --- activations ---------------------------------------------------------------------------------
+
+
+def power_kappa(
+    rho: float, beta: float, mean_logit: float, gradient_norm: float, power: int
+) -> float:
+    """κ_v = q rho beta_v^q l̄_v/‖∇L‖_F for the activation z^q, q odd, equation (E1)."""
+    return power * rho * beta**power * mean_logit / gradient_norm
+
+
+def power_factor(kappa: float, projection: ArrayLike, power: int) -> NDArray[np.float64]:
+    """(SAM)/(GD) gradient along v or a noise patch for z^q, q odd: (1 − κ u^(q−2))^(q−1), (E1).
+
+    u = ⟨w_j,v⟩ with κ of `power_kappa`, equation (E1); for noise patch i of an orthogonal data set
+    u = y_i⟨w_j,ξ_i⟩ with κ = q rho l_i ‖ξ_i‖²/(n ‖∇L‖_F). ReLU^q: the same where it is active.
+    """
+    u = np.asarray(projection, dtype=float)
+    return (1 - kappa * u ** (power - 2)) ** (power - 1)
+
+
+def power_k_star(alpha: float, beta_fast: float, beta_slow: float, power: int) -> float:
+    """k* = alpha beta_fast^q / ((1 − alpha) beta_slow^q), equation (E2); z^q with odd q, ReLU^q."""
+    return alpha * beta_fast**power / ((1 - alpha) * beta_slow**power)
+
+
+def power_sigma_tolerance(k: float, power: int) -> float:
+    """G(k) aligns less with noise while sigma_synthetic/sigma_noise is below this, equation (E3).
+
+    (k + 1)^(1/(q+1)); z^q with odd q, ReLU^q.
+    """
+    return (k + 1) ** (1 / (power + 1))
+
+
+def power_noise(
+    sigma: float, logit: float, power_sum: float, dim_noise: int, power: int, rectified: bool
+) -> float:
+    """S_q(sigma), the squared gradient of one noise patch, equation (E4).
+
+    q² l² sigma^(2q) M_(2q−2) (d' + 2q − 2) Σ_j ‖w_j‖^(2q−2), halved for ReLU^q. power_sum is the
+    last sum. With it in place of S, (24) and (25) hold for the noise of every activation here.
+    """
+    s = power**2 * logit**2 * sigma ** (2 * power) * absolute_moment(2 * power - 2)
+    return s * (dim_noise + 2 * power - 2) * power_sum / (2 if rectified else 1)
+
+
+def label_parts(power: int, rectified: bool, label_noise: float = 0.0) -> tuple[float, float]:
+    """How one example's feature gradient splits into a mean and a part random in its label, (E5).
+
+    Shares (m, s) of A_v, equation (E5): the squared mean over labels, and the rest, which all
+    copies and synthetic examples of a source share. z^q: (1, 0) for odd q and (0, 1) for even q;
+    ReLU^q: (1/4, 1/4). label_noise: a share η of wrong labels, odd q: ((1−2η)², 1 − (1−2η)²).
+    """
+    if rectified:
+        return 1 / 4, 1 / 4
+    if power % 2 == 0:
+        return 0.0, 1.0
+    kept = (1 - 2 * label_noise) ** 2
+    return kept, 1 - kept
+
+
+def feature_part_variance(
+    n_fast: int,
+    n_slow: int,
+    k: int,
+    batch_size: int,
+    squares: tuple[float, float],
+    parts: tuple[float, float],
+    replacement: bool = False,
+) -> float:
+    """The features' part of the mini-batch gradient variance, U(k) and G(k) alike, equation (E6).
+
+    squares: (A_fast, A_slow), A_v = q² l² beta_v^(2q) Σ_j⟨w_j,v⟩^(2q−2); parts: of `label_parts`.
+    Fixed counts; labels random, one for each source.
+    """
+    n, B = n_fast + k * n_slow, batch_size
+    share = n_fast / n
+    mean, shared = parts
+    finite = 1.0 if replacement else (n - B) / (n - 1)
+    spread = share * (1 - share) * sum(squares) * finite * mean
+    own = share * squares[0] + (1 - share) * squares[1]
+    if replacement:
+        together = (n_fast * squares[0] + k**2 * n_slow * squares[1]) / n**2
+    else:
+        together = same_noise_probability(n_fast, n_slow, k, False) * squares[1]
+    return (spread + shared * (own + (B - 1) * together)) / B
+
+
+# --- labels --------------------------------------------------------------------------------------
+
+
+def label_noise_growth(label_noise: float) -> float:
+    """Growth of a feature where a share η of its examples has a wrong label: 1 − 2η, equation (E7).
+
+    It also multiplies κ_v of (4), η then being the share in the data at hand. Noise results do not
+    change: a wrong label is as random as a right one.
+    """
+    return 1 - 2 * label_noise
+
+
+def label_noise_k_star(
+    alpha: float,
+    beta_fast: float,
+    beta_slow: float,
+    noise_fast: float,
+    noise_slow: float,
+) -> float:
+    """k* with shares of wrong labels among fast and slow examples, equation (E8).
+
+    k* (1 − 2η_fast)/(1 − 2η_slow): unchanged where they are equal. η < 1/2.
+    """
+    growth = label_noise_growth(noise_fast) / label_noise_growth(noise_slow)
+    return k_star(alpha, beta_fast, beta_slow) * growth
+
+
+def class_share_growth(positive: float, projection: float, rectified: bool, power: int) -> float:
+    """Growth of a feature at a share π of positive labels over that at odd q, equation (E9).
+
+    z^q: 1 for odd q (labels cancel), 2π − 1 for even q; ReLU^q: π for ⟨w_j,v⟩ > 0 and 1 − π below
+    0, because such a filter sees one class only.
+    """
+    if rectified:
+        return positive if projection > 0 else 1 - positive
+    return 1.0 if power % 2 else 2 * positive - 1
+
+
+# --- noise that is not orthogonal to the features ------------------------------------------------
+
+
+def feature_gradient_deviation(
+    logit: float,
+    sigma_noise: float,
+    w_norm: float,
+    projection: float,
+    n_augmented: float,
+    weight: float,
+) -> float:
+    """Standard deviation that isotropic noise gives ⟨−∇_{w_j}L, v⟩ around (13), equation (E10).
+
+    (3 l/N') √(weight × sigma⁶ (3‖w‖⁴ + 12‖w‖²⟨w,v⟩²)), ‖w‖ over all d dimensions; weight = Σ over
+    noise patches of multiplicity² × amplitude⁶: (P−1)(N_e + k² N_d) for U(k), (P−1)(N + (k−1) N_d a⁶)
+    for G(k). The mean is (13).
+    """
+    variance = cross_term_variance(sigma_noise, w_norm, 1.0, projection)
+    return 3 * logit / n_augmented * sqrt(weight * variance)

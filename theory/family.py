@@ -1,0 +1,308 @@
+"""One family of synthetic examples between copies and faithful ones, and what to choose from it.
+
+A synthetic example keeps a share c of its source's feature (*fidelity*) and has noise
+γ = a(τξ + √(1−τ²) ξ') (*kept noise* τ, *amplitude* a). U(k) is (1, 1, 1), G(k) is
+(1, 0, σ_γ/σ_p). Equation numbers refer to theory/family.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import inf
+
+from scipy.stats import binom
+
+from theory.amplification import k_star, memorisation_ratio, n_augmented
+from theory.gradient_variance import Filters, single_sample_noise
+from theory.moments import noise_strength, shared_noise_covariance
+from theory.parameters import require
+from theory.world import World
+
+
+@dataclass(frozen=True)
+class Family:
+    """k − 1 synthetic examples for each slow one: fidelity c, kept noise τ, amplitude a.
+
+    Raises ParameterError for k below 1, c or τ outside [0, 1], or a below 0.
+    """
+
+    k: float = 5
+    fidelity: float = 1.0
+    kept_noise: float = 0.0
+    amplitude: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.k >= 1, "k", self.k, "at least 1")
+        require(0 <= self.fidelity <= 1, "fidelity", self.fidelity, "inside [0, 1]")
+        require(0 <= self.kept_noise <= 1, "kept_noise", self.kept_noise, "inside [0, 1]")
+        require(self.amplitude >= 0, "amplitude", self.amplitude, "0 or more")
+
+
+def copies(k: float) -> Family:
+    """U(k) as a member of the family."""
+    return Family(k, 1.0, 1.0, 1.0)
+
+
+# --- one step: features, noise alignment, gradient variance --------------------------------------
+
+
+def effective_k(member: Family) -> float:
+    """1 + (k − 1) c³: how often a slow example counts for its feature, equation (F1)."""
+    return 1 + (member.k - 1) * member.fidelity**3
+
+
+def family_k_star(alpha: float, beta_fast: float, beta_slow: float, fidelity: float) -> float:
+    """The k at which both features grow alike, 1 + (k* − 1)/c³, equation (F2).
+
+    k* of equation (14). Infinite for c = 0 where k* > 1; below 1 where the slow feature already
+    grows faster.
+    """
+    missing = k_star(alpha, beta_fast, beta_slow) - 1
+    if fidelity == 0:
+        return inf if missing > 0 else 1.0
+    return 1 + missing / fidelity**3
+
+
+def feature_shares(
+    world: World, member: Family, random_counts: bool = False
+) -> tuple[float, float]:
+    """What counts towards the fast and the slow feature in the mean gradient, equation (F1).
+
+    E[N_e/N'] and E[(N_d + (k−1) N_d c³)/N']: the growth of v is 3 l beta_v³ share ⟨w_j,v⟩².
+    random_counts: the number of fast examples is binomial (N, alpha), not round(alpha N).
+    """
+    fast = slow = 0.0
+    for p, n_fast in _counts(world, random_counts):
+        shares = _shares(world, member, n_fast)
+        fast, slow = fast + p * shares[0], slow + p * shares[1]
+    return fast, slow
+
+
+def noise_weight(alpha: float, member: Family) -> float:
+    """E NoiseAlign = (3 l/N') E[⟨w,ξ⟩²‖ξ‖²] × this weight, equation (F3).
+
+    [alpha + (1−alpha)(1 + (k−1)(aτ + a³τ + a⁴ + (k−2) a⁴τ²))] / (alpha + k(1−alpha)): the inner
+    sum makes k² for copies and 1 + (k−1) a⁴ for fresh noise.
+    """
+    return (alpha + (1 - alpha) * _alignments(member)) / n_augmented(1, alpha, member.k)
+
+
+def family_alignment(
+    world: World, member: Family, w_norm: float, logit: float = 0.5, random_counts: bool = False
+) -> float:
+    """E NoiseAlign_j of a member, equation (F3), at fixed or binomial counts of fast examples.
+
+    (expected sum over I_{j,+}) / (expected size of I_{j,+}); w_norm = ‖w_j‖ off the features.
+    """
+    total = size = 0.0
+    for p, n_fast in _counts(world, random_counts):
+        n_slow = world.n_examples - n_fast
+        n = n_fast + member.k * n_slow
+        total += p * (n_fast + n_slow * _alignments(member)) / n
+        size += p * n
+    return 3 * logit * noise_strength(world.sigma_noise, w_norm, world.dim_noise) * total / size
+
+
+def family_variance(
+    world: World,
+    filters: Filters,
+    member: Family,
+    batch_size: int,
+    logit: float = 0.5,
+    replacement: bool = False,
+    random_counts: bool = False,
+) -> float:
+    """Mini-batch gradient variance of a member, equations (F4) to (F6); k a whole number.
+
+    Over data noise, labels and batch, and with random_counts over the number of fast examples.
+    filters: of given W, or `gradient_variance.expected_filters` for the mean over W⁽⁰⁾.
+    """
+    total, moments = 0.0, [(0.0, 0.0), (0.0, 0.0)]
+    for p, n_fast in _counts(world, random_counts):
+        total += p * _given_counts(world, filters, member, batch_size, logit, replacement, n_fast)
+        shares = _shares(world, member, n_fast)
+        moments = [(m + p * s, q + p * s * s) for (m, q), s in zip(moments, shares, strict=True)]
+    # law of total variance: the mean gradient moves with the two features' shares
+    squares = _squares(world, filters, logit)
+    return total + sum(
+        (square - mean * mean) * a for (mean, square), a in zip(moments, squares, strict=True)
+    )
+
+
+def _counts(world: World, random_counts: bool) -> list[tuple[float, int]]:
+    """Numbers of fast examples with their probabilities, equation (F6)."""
+    n = world.n_examples
+    if not random_counts:
+        return [(1.0, round(world.alpha * n))]
+    return [(float(p), i) for i, p in enumerate(binom.pmf(range(n + 1), n, world.alpha))]
+
+
+def _shares(world: World, member: Family, n_fast: int) -> tuple[float, float]:
+    """The two features' shares of the mean gradient at n_fast fast examples, equation (F1)."""
+    n_slow = world.n_examples - n_fast
+    n = n_fast + member.k * n_slow
+    return n_fast / n, n_slow * effective_k(member) / n
+
+
+def _alignments(member: Family) -> float:
+    """Alignments within the group of one slow example, in units of one patch's, equation (F3)."""
+    k, tau, a = member.k, member.kept_noise, member.amplitude
+    return 1 + (k - 1) * (a * tau + a**3 * tau + a**4 + (k - 2) * a**4 * tau**2)
+
+
+def _squares(world: World, filters: Filters, logit: float) -> tuple[float, float]:
+    """A_v = 9 l² beta_v⁶ Σ_j⟨w_j,v⟩⁴ of the two features, equation (22)."""
+    fast = 9 * logit**2 * world.beta_fast**6 * filters.fast_quartic
+    return fast, 9 * logit**2 * world.beta_slow**6 * filters.slow_quartic
+
+
+def _given_counts(
+    world: World,
+    filters: Filters,
+    member: Family,
+    batch_size: int,
+    logit: float,
+    replacement: bool,
+    n_fast: int,
+) -> float:
+    """Variance at n_fast fast examples, equations (F4) and (F5)."""
+    B, k, n_slow = batch_size, member.k, world.n_examples - n_fast
+    n = n_fast + k * n_slow
+    synthetic = (k - 1) * n_slow
+    # a fast example has 1 along v_e, a slow one 1 or c³ along v_d
+    second = (n_fast / n, (n_slow + synthetic * member.fidelity**6) / n)
+    features = sum(
+        a * (q - share * share)
+        for a, q, share in zip(
+            _squares(world, filters, logit), second, _shares(world, member, n_fast), strict=True
+        )
+    )
+    finite = 1.0 if replacement else (n - B) / (n - 1)
+    noise, made = (
+        single_sample_noise(sigma, logit, filters, world.dim, world.n_patches)
+        for sigma in (world.sigma_noise, member.amplitude * world.sigma_noise)
+    )
+    own = ((n - synthetic) * noise + synthetic * made) / n
+    # pairs of draws that share a source: a synthetic with it, and two synthetics (which share τ²)
+    tau, a = member.kept_noise, member.amplitude
+    with_source, with_sibling = (
+        (world.n_patches - 1)
+        * 9
+        * logit**2
+        * filters.noise_quartic
+        * shared_noise_covariance(world.sigma_noise, kept, amplitude, world.dim_noise)
+        for kept, amplitude in ((tau, a), (tau**2, a**2))
+    )
+    pairs = synthetic * (2 * with_source + (k - 2) * with_sibling)
+    together = (n * own + pairs) / n**2 if replacement else pairs / (n * (n - 1))
+    return (features * finite + own + (B - 1) * together) / B
+
+
+# --- whole runs: what is learned first -----------------------------------------------------------
+
+
+def noise_growth(member: Family) -> tuple[float, float]:
+    """How fast noise is memorised, in units of one original alone: of its own, and of a synthetic.
+
+    Rates Σ_u ⟨û,u⟩³ along û = ξ and û = γ over ‖ξ‖³: 1 + (k−1)(aτ)³ and
+    a³ + τ³ + (k−2) a³τ⁶, equation (F7), to leading order in 1/√d. Both are k for copies; for fresh
+    noise 1 and a³. At k = 1 there is no synthetic example and the second is 0.
+    """
+    k, tau, a = member.k, member.kept_noise, member.amplitude
+    original = 1 + (k - 1) * (a * tau) ** 3
+    if k == 1:
+        return original, 0.0
+    return original, a**3 + tau**3 + (k - 2) * a**3 * tau**6
+
+
+def family_memorisation(world: World, member: Family) -> float:
+    """Learning time of the slow feature over that of a slow example's noise, equation (F8).
+
+    Equation (33) × max of (F7) / (F1). Above 1 the noise is memorised first.
+    """
+    base = memorisation_ratio(
+        world.sigma_noise, world.dim, world.alpha, world.n_examples, world.beta_slow
+    )
+    return base * max(noise_growth(member)) / effective_k(member)
+
+
+def amplification_helps(member: Family) -> bool:
+    """Whether a larger k makes the feature gain on its own noise: a τ < c, equation (F9)."""
+    return member.amplitude * member.kept_noise < member.fidelity
+
+
+def least_k(world: World, member: Family) -> float:
+    """The k from which the slow feature is learned before its examples' noise, equation (F9).
+
+    member's k is not used. 1 where no amplification is needed, infinite where none suffices.
+    """
+    base = memorisation_ratio(
+        world.sigma_noise, world.dim, world.alpha, world.n_examples, world.beta_slow
+    )
+    if base <= 1:
+        return 1.0
+    c3 = member.fidelity**3
+    tau, a = member.kept_noise, member.amplitude
+    # each growth of (F7) is offset + (k − 1) slope; the feature's is 1 + (k − 1) c³
+    lines = ((1.0, (a * tau) ** 3), (a**3 + tau**3 - (a * tau**2) ** 3, (a * tau**2) ** 3))
+    needed = 1.0
+    for offset, slope in lines:
+        gain = c3 - base * slope
+        missing = base * offset - 1
+        if missing > 0:
+            needed = max(needed, 1 + missing / gain if gain > 0 else inf)
+    return needed
+
+
+def time_to_learn_both(alpha: float, beta_fast: float, beta_slow: float, member: Family) -> float:
+    """Steps until both features are learned, over those of the fast one without synthetic examples.
+
+    max(1, k*/(1 + (k−1)c³)) (alpha + k(1−alpha)), equation (F10), from (32) at matched filters.
+    """
+    slow = k_star(alpha, beta_fast, beta_slow) / effective_k(member)
+    return max(1.0, slow) * n_augmented(1, alpha, member.k)
+
+
+def best_k(alpha: float, beta_fast: float, beta_slow: float, fidelity: float) -> float:
+    """The k at which both features are learned in the fewest steps, equation (F11).
+
+    (F2) if c³ > 1 − alpha and k* > 1, else 1: each synthetic example dilutes the fast ones, which
+    below that fidelity costs more than it gives. At equal epochs instead of equal steps it is
+    (F2) whatever c > 0.
+    """
+    if fidelity**3 <= 1 - alpha:
+        return 1.0
+    return max(1.0, family_k_star(alpha, beta_fast, beta_slow, fidelity))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A point of a curve of members: its index, its k, and the two numbers behind the choice."""
+
+    index: int
+    k: float
+    memorisation: float
+    time: float
+
+
+def best_strength(world: World, curve: Sequence[Family], k: float | None = None) -> Choice:
+    """The best point on a curve (c(t), τ(t), a(t)) of strengths, equation (F12).
+
+    At a given k, or at each point's own `best_k`. Among the points at which the slow feature is
+    learned before its examples' noise, (F8) < 1, the one at which both features are learned first
+    (F10); if there is none, the one of least (F8). Raises ParameterError for an empty curve.
+    """
+    require(len(curve) > 0, "curve", "empty", "at least one point")
+    choices = []
+    for index, member in enumerate(curve):
+        own = k
+        if own is None:
+            own = best_k(world.alpha, world.beta_fast, world.beta_slow, member.fidelity)
+        at = replace(member, k=own)
+        time = time_to_learn_both(world.alpha, world.beta_fast, world.beta_slow, at)
+        choices.append(Choice(index, own, family_memorisation(world, at), time))
+    learned = [c for c in choices if c.memorisation < 1]
+    if learned:
+        return min(learned, key=lambda c: (c.time, c.memorisation))
+    return min(choices, key=lambda c: c.memorisation)

@@ -1,0 +1,48 @@
+"""The parameters of Definition 1 that results depend on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from theory.parameters import require
+
+
+@dataclass(frozen=True)
+class World:
+    """N examples of P patches in R^d; a share alpha has the fast feature, the others the slow one.
+
+    Strengths beta_fast > beta_slow > 0; the P − 1 noise patches have standard deviation
+    sigma_noise in each direction off the features. Raises ParameterError for a value out of range.
+    """
+
+    n_examples: int = 400
+    dim: int = 400
+    n_patches: int = 2
+    alpha: float = 0.8
+    beta_fast: float = 1.0
+    beta_slow: float = 0.3
+    sigma_noise: float = 0.1
+
+    def __post_init__(self) -> None:
+        require(self.n_examples >= 2, "n_examples", self.n_examples, "at least 2")
+        require(self.dim >= 3, "dim", self.dim, "at least 3 (two features and noise)")
+        require(self.n_patches >= 2, "n_patches", self.n_patches, "at least 2")
+        require(0 < self.alpha < 1, "alpha", self.alpha, "inside (0, 1)")
+        require(self.beta_slow > 0, "beta_slow", self.beta_slow, "positive")
+        require(
+            self.beta_slow < self.beta_fast,
+            "beta_slow",
+            self.beta_slow,
+            f"below beta_fast = {self.beta_fast}",
+        )
+        require(self.sigma_noise >= 0, "sigma_noise", self.sigma_noise, "0 or more")
+
+    @property
+    def dim_noise(self) -> int:
+        """d' = d − 2, the dimensions of the noise."""
+        return self.dim - 2
+
+    @property
+    def features(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """(share, beta) of the fast and of the slow feature."""
+        return (self.alpha, self.beta_fast), (1 - self.alpha, self.beta_slow)
