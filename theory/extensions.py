@@ -155,8 +155,8 @@ def feature_gradient_deviation(
     """Standard deviation that isotropic noise gives ⟨−∇_{w_j}L, v⟩ around (13), equation (E10).
 
     (3 l/N') √(weight × sigma⁶ (3‖w‖⁴ + 12‖w‖²⟨w,v⟩²)), ‖w‖ over all d dimensions; weight = Σ over
-    noise patches of multiplicity² × amplitude⁶: (P−1)(N_e + k² N_d) for U(k), (P−1)(N + (k−1) N_d a⁶)
-    for G(k). The mean is (13).
+    noise patches of multiplicity² × amplitude⁶, that is (P−1)(N_e + k² N_d) for U(k) and
+    (P−1)(N + (k−1) N_d a⁶) for G(k). The mean is (13).
     """
     variance = cross_term_variance(sigma_noise, w_norm, 1.0, projection)
     return 3 * logit / n_augmented * sqrt(weight * variance)
