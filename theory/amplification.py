@@ -122,7 +122,7 @@ def noise_tolerance(k: float) -> float:
 
 
 def sigma_tolerance(k: float) -> float:
-    """The same for the standard deviation: sigma_synthetic/sigma_noise < (k + 1)^(1/4)."""
+    """Equation (20) for standard deviations: sigma_synthetic/sigma_noise < (k + 1)^(1/4)."""
     return noise_tolerance(k) ** 0.25
 
 

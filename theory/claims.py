@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from theory import amplification, convergence, gradient_variance, moments, sharpness
-from theory.parameters import require
-
-Prediction = dict[str, float]
+from theory import predict
+from theory.predict import Prediction
 
 
 @dataclass(frozen=True)
@@ -16,10 +15,10 @@ class Claim:
     """One claim of the theory.
 
     name: also the name of its check in `sim verify`.
-    number: the paper's, e.g. "Theorem 4.3".
-    equations: labels in theory/README.md.
-    anchor: the section of theory/README.md that proves it.
-    predict: keyword parameters to numbers; what `python -m theory predict` calls.
+    number: the paper's, e.g. "Theorem 4.3"; "Beyond the paper" where it has no such result.
+    equations: labels on the page.
+    page: the file in theory/ that proves it; anchor: its heading.
+    formula: keyword parameters to numbers; what `python -m theory predict` calls.
     """
 
     name: str
@@ -27,256 +26,29 @@ class Claim:
     title: str
     statement: str
     equations: str
+    page: str
     anchor: str
-    predict: Callable[..., Prediction]
+    formula: Callable[..., Prediction]
+
+    @property
+    def proved(self) -> str:
+        """Where, as a link from the repository's root."""
+        return f"theory/{self.page}#{self.anchor}"
 
     @property
     def source(self) -> str:
         """Where it is proved, in one line."""
-        return f"{self.number}, equations {self.equations}; theory/README.md#{self.anchor}"
+        return f"{self.number}, equations {self.equations}; {self.proved}"
 
+    @property
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """The prediction's parameters with their defaults."""
+        return dict(inspect.signature(self.formula).parameters)
 
-def _positive(**values: float) -> None:
-    for name, value in values.items():
-        require(value > 0, name, value, "positive")
-
-
-def _not_negative(**values: float) -> None:
-    for name, value in values.items():
-        require(value >= 0, name, value, "0 or more")
-
-
-def _share(alpha: float) -> None:
-    require(0 < alpha < 1, "alpha", alpha, "inside (0, 1)")
-
-
-def _betas(beta_fast: float, beta_slow: float) -> None:
-    _positive(beta_slow=beta_slow)
-    require(beta_slow < beta_fast, "beta_slow", beta_slow, f"below beta_fast = {beta_fast}")
-
-
-def _amplified(k: float) -> None:
-    require(k >= 1, "k", k, "at least 1")
-
-
-def predict_moments(
-    sigma_noise: float = 0.1, dim_noise: int = 398, kept_noise: float = 0.0, amplitude: float = 1.0
-) -> Prediction:
-    """Moments of one noise patch and of a pair, for ‖w‖ = 1."""
-    _not_negative(sigma_noise=sigma_noise, amplitude=amplitude)
-    require(dim_noise >= 1, "dim_noise", dim_noise, "at least 1")
-    require(0 <= kept_noise <= 1, "kept_noise", kept_noise, "inside [0, 1]")
-    return {
-        "noise_strength": moments.noise_strength(sigma_noise, 1.0, dim_noise),
-        "noise_second_moment": moments.noise_second_moment(sigma_noise, dim_noise),
-        "shared_noise_covariance": moments.shared_noise_covariance(
-            sigma_noise, kept_noise, amplitude, dim_noise
-        ),
-    }
-
-
-def predict_sam_feature(
-    rho: float = 0.05,
-    beta: float = 1.0,
-    mean_logit: float = 0.4,
-    gradient_norm: float = 1.0,
-    projection: float = 0.1,
-) -> Prediction:
-    """SAM's gradient along a feature over GD's, for a filter with ⟨w,v⟩ = projection."""
-    _not_negative(rho=rho)
-    _positive(beta=beta, gradient_norm=gradient_norm)
-    require(0 <= mean_logit <= 1, "mean_logit", mean_logit, "inside [0, 1]")
-    kappa = sharpness.feature_kappa(rho, beta, mean_logit, gradient_norm)
-    return {"kappa": kappa, "factor": float(sharpness.feature_factor(kappa, projection))}
-
-
-def predict_sam_noise(
-    rho: float = 0.05,
-    logit: float = 0.5,
-    n_examples: int = 200,
-    gradient_norm: float = 0.01,
-    projection: float = 0.01,
-    squared_norm: float = 2.5,
-) -> Prediction:
-    """SAM's gradient along an orthogonal noise patch over GD's, for y⟨w,ξ⟩ = projection."""
-    _not_negative(rho=rho, squared_norm=squared_norm)
-    _positive(gradient_norm=gradient_norm)
-    require(0 <= logit <= 1, "logit", logit, "inside [0, 1]")
-    require(n_examples >= 1, "n_examples", n_examples, "at least 1")
-    lam = sharpness.noise_lambda(rho, logit, n_examples, gradient_norm)
-    return {"lambda": lam, "factor": float(sharpness.noise_factor(lam, projection, squared_norm))}
-
-
-def predict_sam_noise_gaussian(
-    rho: float = 0.05,
-    logit: float = 0.5,
-    n_examples: int = 200,
-    gradient_norm: float = 0.01,
-    sigma_noise: float = 0.05,
-    w_norm: float = 0.3,
-    dim_noise: int = 1998,
-) -> Prediction:
-    """NoiseAlign(SAM)/NoiseAlign(GD) over Gaussian noise, frozen logits, and the cross terms."""
-    _not_negative(rho=rho, sigma_noise=sigma_noise)
-    _positive(gradient_norm=gradient_norm, w_norm=w_norm)
-    require(0 <= logit <= 1, "logit", logit, "inside [0, 1]")
-    require(n_examples >= 1, "n_examples", n_examples, "at least 1")
-    require(dim_noise >= 1, "dim_noise", dim_noise, "at least 1")
-    lam = sharpness.noise_lambda(rho, logit, n_examples, gradient_norm)
-    typical = sigma_noise * dim_noise**0.5
-    deviation = sharpness.cross_term_deviation(
-        logit, sigma_noise, n_examples, w_norm, typical, sigma_noise * w_norm
-    )
-    return {
-        "damping_orthogonal": sharpness.mean_noise_damping(lam, sigma_noise, w_norm, dim_noise),
-        "slope_orthogonal": sharpness.independent_damping_slope(dim_noise, 1),
-        "slope_independent": sharpness.independent_damping_slope(dim_noise, n_examples),
-        "cross_term_deviation": float(deviation),
-    }
-
-
-def predict_boundary(
-    rho: float = 0.05,
-    gradient_norm: float = 0.01,
-    n_examples: int = 200,
-    beta: float = 1.0,
-    mean_logit: float = 0.4,
-    feature_quartic: float = 1e-7,
-    logit: float = 0.5,
-    noise_quartic: float = 1e-7,
-    projection: float = 0.01,
-    squared_norm: float = 2.5,
-) -> Prediction:
-    """One example with moving logits: its margin's drop, and SAM/GD along its noise."""
-    _not_negative(rho=rho)
-    _positive(gradient_norm=gradient_norm, beta=beta, projection=projection)
-    require(0 <= logit <= 1, "logit", logit, "inside [0, 1]")
-    require(n_examples >= 1, "n_examples", n_examples, "at least 1")
-    shift = sharpness.logit_shift(
-        rho, gradient_norm, beta, mean_logit, feature_quartic, logit, noise_quartic, n_examples
-    )
-    ratio = sharpness.moving_logit_ratio(
-        rho, gradient_norm, n_examples, [logit], shift, projection, squared_norm
-    )
-    return {"margin_drop": float(shift), "sam_over_gd": ratio}
-
-
-def predict_amplification(
-    alpha: float = 0.8, beta_fast: float = 1.0, beta_slow: float = 0.3, k: float = 5
-) -> Prediction:
-    """The k that equalises early growth, and slow over fast growth at this k (matched filters)."""
-    _share(alpha)
-    _betas(beta_fast, beta_slow)
-    _amplified(k)
-    slow = amplification.feature_gradient(beta_slow, k * (1 - alpha), 1.0, 1.0)
-    fast = amplification.feature_gradient(beta_fast, alpha, 1.0, 1.0)
-    return {
-        "k_star": amplification.k_star(alpha, beta_fast, beta_slow),
-        "slow_over_fast": slow / fast,
-    }
-
-
-def predict_noise_alignment(
-    alpha: float = 0.8, k: float = 5, sigma_noise: float = 0.1, sigma_synthetic: float = 0.1
-) -> Prediction:
-    """E NoiseAlign(G(k)) / E NoiseAlign(U(k)) and the tolerance in r = (σ_syn/σ_noise)⁴."""
-    _share(alpha)
-    _amplified(k)
-    _positive(sigma_noise=sigma_noise)
-    _not_negative(sigma_synthetic=sigma_synthetic)
-    return {
-        "generated_over_upsampled": amplification.generated_over_upsampled(
-            alpha, k, sigma_noise, sigma_synthetic
-        ),
-        "tolerance": amplification.noise_tolerance(k),
-        "noise_ratio": amplification.noise_ratio(sigma_noise, sigma_synthetic),
-    }
-
-
-def predict_noise_tolerance(k: float = 5) -> Prediction:
-    """The largest r, and sigma_synthetic/sigma_noise, at which G(k) aligns less with noise."""
-    require(k > 1, "k", k, "above 1 (at k = 1 there are no synthetic examples)")
-    return {
-        "tolerance": amplification.noise_tolerance(k),
-        "sigma_ratio": amplification.sigma_tolerance(k),
-    }
-
-
-def predict_gradient_variance(
-    n_examples: int = 400,
-    dim: int = 400,
-    filters: int = 10,
-    alpha: float = 0.8,
-    beta_fast: float = 1.0,
-    beta_slow: float = 0.3,
-    sigma_noise: float = 0.1,
-    sigma_synthetic: float = 0.1,
-    sigma_init: float = 0.05,
-    k: int = 5,
-    batch_size: int = 32,
-    logit: float = 0.5,
-    n_patches: int = 2,
-    replacement: bool = False,
-) -> Prediction:
-    """Mini-batch gradient variances in expectation over W⁽⁰⁾; ratio = upsampled / generated."""
-    require(n_examples >= 2, "n_examples", n_examples, "at least 2")
-    require(dim >= 3, "dim", dim, "at least 3 (two features and noise)")
-    require(filters >= 1, "filters", filters, "at least 1")
-    _share(alpha)
-    _betas(beta_fast, beta_slow)
-    _amplified(k)
-    _not_negative(sigma_noise=sigma_noise, sigma_synthetic=sigma_synthetic)
-    _positive(sigma_init=sigma_init)
-    require(0 < logit <= 1, "logit", logit, "inside (0, 1]")
-    require(n_patches >= 2, "n_patches", n_patches, "at least 2")
-    require(
-        batch_size >= 1 and (replacement or batch_size <= n_examples),
-        "batch_size",
-        batch_size,
-        f"between 1 and n_examples = {n_examples}",
-    )
-    variances = gradient_variance.gradient_variance(
-        n_examples,
-        dim,
-        gradient_variance.expected_filters(filters, dim, sigma_init),
-        alpha,
-        beta_fast,
-        beta_slow,
-        sigma_noise,
-        sigma_synthetic,
-        k,
-        batch_size,
-        logit,
-        n_patches,
-        replacement,
-    )
-    return {**variances, "ratio": variances["upsampled"] / variances["generated"]}
-
-
-def predict_convergence(
-    loss_initial: float = 0.6931,
-    loss_final: float = 0.0,
-    lr: float = 0.1,
-    smoothness: float = 1.0,
-    variance: float = 0.01,
-    steps: int = 1000,
-) -> Prediction:
-    """The bound on the mean squared gradient norm over `steps` steps of SGD."""
-    _positive(lr=lr, smoothness=smoothness)
-    _not_negative(variance=variance)
-    require(steps >= 1, "steps", steps, "at least 1")
-    require(lr * smoothness <= 1, "lr", lr, f"at most 1/smoothness = {1 / smoothness:.6g}")
-    return {
-        "mean_squared_gradient_norm": convergence.stationarity_bound(
-            loss_initial, loss_final, lr, smoothness, variance, steps
-        )
-    }
-
-
-def predict_test_error(alpha: float = 0.8) -> Prediction:
-    """Test error of a network that has learned the fast feature only, as on U(k)."""
-    _share(alpha)
-    return {"upsampled": convergence.error_without_slow_feature(alpha)}
+    def predict(self, **inputs: float | Sequence[float]) -> Prediction:
+        """The prediction. Raises ParameterError for a parameter out of its range."""
+        predict.check_ranges(inputs)
+        return self.formula(**inputs)
 
 
 CLAIMS = {
@@ -288,8 +60,9 @@ CLAIMS = {
             "Gaussian moments",
             "The moments of one noise patch and of a pair that shares a part tau.",
             "(M1) to (M6)",
-            "1-gaussian-moments",
-            predict_moments,
+            "moments.md",
+            "gaussian-moments",
+            predict.gaussian_moments,
         ),
         Claim(
             "sam-feature-factor",
@@ -297,8 +70,9 @@ CLAIMS = {
             "SAM slows fast features more",
             "With frozen logits SAM multiplies the gradient along v by (1 - kappa_v <w,v>)^2.",
             "(4), (5)",
-            "3-theorem-41-sam-against-gd",
-            predict_sam_feature,
+            "sharpness.md",
+            "a-features",
+            predict.sam_feature_factor,
         ),
         Claim(
             "sam-noise-damping",
@@ -307,8 +81,9 @@ CLAIMS = {
             "With frozen logits and orthogonal noise patches SAM multiplies the gradient along "
             "xi_i by (1 - lambda_i y<w,xi>|xi|^2)^2, below 1 on I_{j,+}.",
             "(6), (7)",
-            "3-theorem-41-sam-against-gd",
-            predict_sam_noise,
+            "sharpness.md",
+            "b-noise-orthogonal-patches",
+            predict.sam_noise_damping,
         ),
         Claim(
             "sam-noise-damping-gaussian",
@@ -317,18 +92,52 @@ CLAIMS = {
             "Mean damping over Gaussian noise, orthogonal (exact) and independent (first order in "
             "rho), and the spread of what other examples add.",
             "(8), (9), (31)",
-            "3-theorem-41-sam-against-gd",
-            predict_sam_noise_gaussian,
+            "sharpness.md",
+            "c-noise-in-distribution",
+            predict.sam_noise_damping_gaussian,
         ),
         Claim(
             "sam-boundary",
             "Theorem 4.1",
-            "Where SAM's noise claim stops",
+            "Where SAM's noise claim stops, given the data",
             "With real logits SAM raises every logit; the ratio's slope in rho is negative for "
             "small initialisation and positive outside.",
             "(10), (11)",
-            "3-theorem-41-sam-against-gd",
-            predict_boundary,
+            "boundary.md",
+            "a-given-the-data",
+            predict.sam_boundary,
+        ),
+        Claim(
+            "moving-logits",
+            "Beyond the paper",
+            "How SAM moves the logits, and what that does to noise",
+            "dl_i/dh is the tangent kernel's row times l; NoiseAlign(SAM)/NoiseAlign(GD) has "
+            "slope rise - damping in h = rho/|grad L|.",
+            "(B1), (B2)",
+            "boundary.md",
+            "b-given-the-filters",
+            predict.moving_logits,
+        ),
+        Claim(
+            "sam-noise-boundary",
+            "Beyond the paper",
+            "Below which sigma_init SAM aligns less with noise",
+            "rise grows with sigma_init^4, damping with sigma_init: they cross at one sigma_init.",
+            "(B3), (B4)",
+            "boundary.md",
+            "c-in-expectation-over-the-initialisation",
+            predict.sam_noise_boundary,
+        ),
+        Claim(
+            "sam-feature-boundary",
+            "Beyond the paper",
+            "Below which sigma_init SAM learns more evenly",
+            "The same for the slow feature's growth over the fast one's; independent of N, d and "
+            "noise.",
+            "(B5), (B6)",
+            "boundary.md",
+            "d-features",
+            predict.sam_feature_boundary,
         ),
         Claim(
             "amplification",
@@ -336,18 +145,20 @@ CLAIMS = {
             "U(k) and G(k) learn features alike",
             "Slow over fast feature growth rises k-fold in both; they are equal at k*.",
             "(12) to (14), (32), (33)",
-            "4-theorem-42-upsampling-against-generation",
-            predict_amplification,
+            "amplification.md",
+            "a-features",
+            predict.amplification_,
         ),
         Claim(
             "noise-alignment",
             "Theorem 4.2",
             "G(k) aligns less with noise than U(k)",
-            "E NoiseAlign(G)/E NoiseAlign(U) = (alpha + (1-alpha)(1+(k-1)r)) / "
-            "(alpha + k^2(1-alpha)).",
+            "E NoiseAlign(G)/E NoiseAlign(U) = (alpha + (1-alpha)(1+(k-1)r)) / (alpha + "
+            "k^2(1-alpha)).",
             "(15) to (19)",
-            "4-theorem-42-upsampling-against-generation",
-            predict_noise_alignment,
+            "amplification.md",
+            "b-noise",
+            predict.noise_alignment,
         ),
         Claim(
             "noise-tolerance",
@@ -355,8 +166,61 @@ CLAIMS = {
             "Generation tolerates k + 1",
             "E NoiseAlign(G) < E NoiseAlign(U) exactly when r < k + 1 (k > 1).",
             "(20)",
-            "4-theorem-42-upsampling-against-generation",
-            predict_noise_tolerance,
+            "amplification.md",
+            "c-comparison",
+            predict.noise_tolerance,
+        ),
+        Claim(
+            "alignment-distribution",
+            "Beyond the paper",
+            "The distribution of noise alignment",
+            "For independent noise: the mean of NoiseAlign itself, and the spread of one patch's.",
+            "(A1), (A2)",
+            "amplification.md",
+            "d-distribution",
+            predict.alignment_distribution,
+        ),
+        Claim(
+            "family",
+            "Beyond the paper",
+            "One family from copies to faithful images",
+            "Feature growth counts a synthetic example c^3 times; noise alignment interpolates "
+            "between k^2 and 1 + (k-1) a^4.",
+            "(F1) to (F3)",
+            "family.md",
+            "a-one-step",
+            predict.family_,
+        ),
+        Claim(
+            "family-variance",
+            "Beyond the paper",
+            "Gradient variance of the family",
+            "Exact for any (k, c, tau, a), fixed or random counts, with and without replacement.",
+            "(F4) to (F6)",
+            "family.md",
+            "b-gradient-variance",
+            predict.family_variance,
+        ),
+        Claim(
+            "family-memorisation",
+            "Beyond the paper",
+            "Feature or noise first",
+            "A synthetic example adds c^3 to the feature and (a tau)^3 to its source's noise: "
+            "amplification helps exactly when a tau < c.",
+            "(F7) to (F9)",
+            "family.md",
+            "c-feature-or-noise-first",
+            predict.family_memorisation,
+        ),
+        Claim(
+            "best-k",
+            "Beyond the paper",
+            "The best k, and the best strength",
+            "Fewest steps to learn both features: k = 1 + (k* - 1)/c^3 if c^3 > 1 - alpha, else 1.",
+            "(F10) to (F12)",
+            "family.md",
+            "d-the-best-k-and-the-best-strength",
+            predict.best_k,
         ),
         Claim(
             "gradient-variance",
@@ -365,8 +229,19 @@ CLAIMS = {
             "Exact mini-batch gradient variance of original, U(k) and G(k), with and without "
             "replacement.",
             "(21) to (27)",
-            "5-theorem-43-mini-batch-gradient-variance",
-            predict_gradient_variance,
+            "gradient_variance.md",
+            "theorem-43",
+            predict.gradient_variance_,
+        ),
+        Claim(
+            "variance-tolerance",
+            "Theorem 4.3",
+            "How noisy synthetic images may be",
+            "V_G < V_U exactly when (sigma_syn/sigma_noise)^6 < 1 + k(B-1)/(N'-1).",
+            "(30)",
+            "gradient_variance.md",
+            "tolerance",
+            predict.variance_tolerance,
         ),
         Claim(
             "convergence",
@@ -375,8 +250,41 @@ CLAIMS = {
             "Mean squared gradient norm <= 2(L_0 - L_T)/(lr T) + lr L_s V, attained by isotropic "
             "quadratics; V over data and batch is smaller on G(k) (fresh data at every step).",
             "(28)",
-            "6-corollary-44-convergence",
-            predict_convergence,
+            "convergence.md",
+            "a-the-bound",
+            predict.convergence_,
+        ),
+        Claim(
+            "smoothness",
+            "Beyond the paper",
+            "A local smoothness constant",
+            "L_s of the cubic network's loss on a ball, from the data or from norms.",
+            "(C1), (C2)",
+            "convergence.md",
+            "b-smoothness",
+            predict.smoothness,
+        ),
+        Claim(
+            "steps-to-target",
+            "Corollary 4.4",
+            "Steps to a target gradient norm",
+            "At the best learning rate the steps are proportional to V once V exceeds half the "
+            "target.",
+            "(C3), (C4)",
+            "convergence.md",
+            "c-steps-to-a-target",
+            predict.steps_to_target,
+        ),
+        Claim(
+            "reused-data",
+            "Corollary 4.4",
+            "Data that are used again and again",
+            "The population gradient obeys the bound with the data's own noise added; that sum is "
+            "never smaller on U(k), though its batches vary less.",
+            "(C5) to (C7)",
+            "convergence.md",
+            "d-data-used-again-and-again",
+            predict.reused_data,
         ),
         Claim(
             "test-error",
@@ -384,9 +292,63 @@ CLAIMS = {
             "A whole run: copies memorise, faithful images teach",
             "U(5) leaves slow test examples at chance, error (1-alpha)/2; G(5) is below it.",
             "(29)",
-            "6-corollary-44-convergence",
-            predict_test_error,
+            "convergence.md",
+            "e-a-whole-run",
+            predict.whole_run,
+        ),
+        Claim(
+            "activation",
+            "Beyond the paper",
+            "Other activations",
+            "z^q with odd q and ReLU^q keep every result with q in place of 3; even powers cannot "
+            "see the label.",
+            "(E1) to (E6)",
+            "extensions.md",
+            "a-activations",
+            predict.activation,
+        ),
+        Claim(
+            "label-noise",
+            "Beyond the paper",
+            "Wrong labels",
+            "Growth and kappa are multiplied by 1 - 2 eta; k* changes only where eta differs "
+            "between fast and slow; noise results stay.",
+            "(E5) to (E8)",
+            "extensions.md",
+            "b-wrong-labels",
+            predict.label_noise,
+        ),
+        Claim(
+            "class-imbalance",
+            "Beyond the paper",
+            "Unequal classes",
+            "Nothing changes for odd q; a filter of ReLU^q sees one class only.",
+            "(E9)",
+            "extensions.md",
+            "c-unequal-classes",
+            predict.class_imbalance,
+        ),
+        Claim(
+            "isotropic-noise",
+            "Beyond the paper",
+            "Noise along the features",
+            "Means and Theorem 4.3 survive with d in place of d - 2; the feature factor (5) is no "
+            "longer exact.",
+            "(E10)",
+            "extensions.md",
+            "d-noise-along-the-features",
+            predict.isotropic_noise,
+        ),
+        Claim(
+            "more-patches",
+            "Beyond the paper",
+            "More than one noise patch",
+            "Every result holds for each patch; noise variances are multiplied by P - 1.",
+            "(7), (21)",
+            "extensions.md",
+            "e-more-patches",
+            predict.more_patches,
         ),
     )
 }
-"""Every claim by name, in the order of theory/README.md."""
+"""Every claim by name, in the order of the pages."""

@@ -40,7 +40,7 @@ class Family:
 
 
 def copies(k: float) -> Family:
-    """U(k) as a member of the family."""
+    """U(k) as a member of the family: (c, τ, a) = (1, 1, 1); its effective k is k, equation (F1)."""
     return Family(k, 1.0, 1.0, 1.0)
 
 

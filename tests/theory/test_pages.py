@@ -1,4 +1,4 @@
-"""theory/README.md and the code agree: labels, anchors, functions, checks."""
+"""The pages of theory/ and the code agree: labels, anchors, functions, checks, links."""
 
 import importlib
 import inspect
@@ -7,55 +7,111 @@ from pathlib import Path
 
 import pytest
 
+from sim.checks import CHECKS
 from theory.claims import CLAIMS
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "theory" / "README.md").read_text(encoding="utf-8")
-LABELS = set(re.findall(r"\\tag\{(M?\d+)\}", PAGE))
-MODULES = ["moments", "sharpness", "amplification", "gradient_variance", "convergence"]
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "theory").glob("*.md")}
+README = PAGES["README.md"]
+MODULES = [name.removesuffix(".md") for name in PAGES if name != "README.md"]
+LABELS = {name: re.findall(r"\\tag\{([A-Z]?\d+)\}", text) for name, text in PAGES.items()}
+EVERY_LABEL = [label for labels in LABELS.values() for label in labels]
 
 
-def _anchor(heading: str) -> str:
-    """GitHub's anchor of a heading."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+def _anchors(text: str) -> set[str]:
+    """GitHub's anchors of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+def _cited(text: str) -> set[str]:
+    """Labels in a text such as "equations (F4) to (F6), (30)", ranges filled in."""
+    found = set(re.findall(r"\(([A-Z]?\d+)\)", text))
+    for kind, first, last in re.findall(r"\(([A-Z]?)(\d+)\) to \([A-Z]?(\d+)\)", text):
+        found |= {f"{kind}{i}" for i in range(int(first), int(last) + 1)}
+    return found
+
+
+def _functions(module: str) -> dict[str, object]:
+    loaded = importlib.import_module(f"theory.{module}")
+    found = inspect.getmembers(loaded, inspect.isfunction)
+    return {name: f for name, f in found if f.__module__ == loaded.__name__}
 
 
 def test_labels_are_unique() -> None:
-    assert len(re.findall(r"\\tag\{", PAGE)) == len(LABELS)
+    assert len(EVERY_LABEL) == len(set(EVERY_LABEL))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_page_has_its_module_and_can_be_read_alone(module: str) -> None:
+    page = PAGES[f"{module}.md"]
+    assert f"`theory.{module}`" in page
+    paragraph = re.search(r"^> \*\*Setting\*\*.+?\n\n", PAGES["moments.md"], re.DOTALL | re.M)
+    assert paragraph
+    assert paragraph.group() in page
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_every_function_cites_an_equation_that_exists(module: str) -> None:
-    loaded = importlib.import_module(f"theory.{module}")
-    functions = [
-        f
-        for _, f in inspect.getmembers(loaded, inspect.isfunction)
-        if f.__module__ == loaded.__name__
-    ]
+    functions = _functions(module)
     assert functions
-    for function in functions:
-        text = inspect.getdoc(function) or ""
-        cited = re.findall(r"equations? \((M?\d+)\)", text)
-        assert cited or "The same for" in text, f"{function.__name__} cites no equation"
-        assert set(cited) <= LABELS, function.__name__
+    for name, function in functions.items():
+        cited = _cited(inspect.getdoc(function) or "")
+        assert cited, f"{name} cites no equation"
+        assert cited <= set(EVERY_LABEL), name
 
 
-def test_claims_point_at_headings_and_labels() -> None:
-    anchors = {_anchor(h) for h in re.findall(r"^## (.+)$", PAGE, re.MULTILINE)}
-    for claim in CLAIMS.values():
-        assert claim.anchor in anchors, claim.name
-        assert set(re.findall(r"M?\d+", claim.equations)) <= LABELS, claim.name
+@pytest.mark.parametrize("module", MODULES)
+def test_every_public_function_is_in_the_table(module: str) -> None:
+    for name in _functions(module):
+        assert name.startswith("_") or f"`{module}.{name}`" in README, name
 
 
-def test_the_table_lists_every_claim_and_only_functions_that_exist() -> None:
-    rows = re.findall(
-        r"^\| ([\w-]+) \| .+? \| .+? \| (.+?) \| `sim verify --claims ([\w-]+)` \|$",
-        PAGE,
+def test_every_equation_belongs_to_a_claim() -> None:
+    claimed = set().union(*(_cited(claim.equations) for claim in CLAIMS.values()))
+    assert set(EVERY_LABEL) - claimed == {"1", "2", "3"}, "definitions alone belong to no claim"
+
+
+@pytest.mark.parametrize("claim", CLAIMS.values(), ids=lambda c: c.name)
+def test_a_claim_points_at_a_heading_and_at_labels(claim) -> None:  # noqa: ANN001
+    assert claim.anchor in _anchors(PAGES[claim.page])
+    assert _cited(claim.equations) <= set(EVERY_LABEL)
+    assert f"`{claim.name}`" in PAGES[claim.page], "the page names its check"
+    assert claim.name in CHECKS
+
+
+def test_the_table_lists_every_claim_with_functions_check_and_notebook() -> None:
+    row = re.compile(
+        r"^\| ([\w-]+) \| .+? \| \[(.+?)\]\((.+?)\) \| (.+?) \| "
+        r"`sim verify --claims ([\w-]+)` \| \[\w+\]\((.+?)\) \|$",
         re.MULTILINE,
     )
-    assert [name for name, _, _ in rows] == list(CLAIMS)
-    for name, functions, check in rows:
+    rows = row.findall(README)
+    assert [name for name, *_ in rows] == list(CLAIMS)
+    for name, equations, link, functions, check, notebook in rows:
+        claim = CLAIMS[name]
         assert check == name
-        for path in re.findall(r"`([\w.]+)`", functions):
+        assert (equations, link) == (claim.equations, f"{claim.page}#{claim.anchor}")
+        assert (ROOT / "theory" / notebook).is_file(), notebook
+        paths = re.findall(r"`([\w.]+)`", functions)
+        assert paths
+        for path in paths:
             module, function = path.split(".")
-            assert hasattr(importlib.import_module(f"theory.{module}"), function), path
+            assert function in _functions(module), path
+
+
+LINKED = [
+    path
+    for folder in ("", "theory", "sim", "empirical", "results", "notebooks")
+    for path in (ROOT / folder).glob("*.md")
+]
+
+
+@pytest.mark.parametrize("path", LINKED, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_dead_links(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for target, anchor in re.findall(r"\]\(([^)#:\s]*)(?:#([^)\s]+))?\)", text):
+        file = path.parent / target if target else path
+        assert file.exists(), target
+        if anchor:
+            assert anchor in _anchors(file.read_text(encoding="utf-8")), f"{target}#{anchor}"

@@ -1,0 +1,653 @@
+"""What `python -m theory predict` computes for each claim, and the range of every parameter.
+
+Every function takes keyword parameters with defaults and returns numbers by name; ranges of single
+parameters are in `PARAMETERS`, so that functions check only what depends on two of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from theory import (
+    amplification,
+    boundary,
+    convergence,
+    extensions,
+    family,
+    gradient_variance,
+    moments,
+    sharpness,
+)
+from theory.parameters import require
+from theory.world import World
+
+Prediction = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What a parameter is, which values it may have, in words, and the test of that."""
+
+    meaning: str
+    allowed: str
+    accepts: Callable[[float], bool]
+
+
+def _any(meaning: str) -> Parameter:
+    return Parameter(meaning, "a finite number", lambda v: True)
+
+
+def _positive(meaning: str) -> Parameter:
+    return Parameter(meaning, "positive", lambda v: v > 0)
+
+
+def _not_negative(meaning: str) -> Parameter:
+    return Parameter(meaning, "0 or more", lambda v: v >= 0)
+
+
+def _at_least(low: int, meaning: str) -> Parameter:
+    return Parameter(meaning, f"at least {low}", lambda v: v >= low)
+
+
+def _share(meaning: str) -> Parameter:
+    return Parameter(meaning, "inside [0, 1]", lambda v: 0 <= v <= 1)
+
+
+def _minority(meaning: str) -> Parameter:
+    return Parameter(meaning, "inside [0, 1/2)", lambda v: 0 <= v < 0.5)
+
+
+PARAMETERS = {
+    "alpha": Parameter("share of fast examples", "inside (0, 1)", lambda v: 0 < v < 1),
+    "amplitude": _not_negative("a: synthetic noise over original noise"),
+    "batch_size": _at_least(1, "B, examples in a mini-batch"),
+    "beta": _positive("strength of the feature"),
+    "beta_fast": _positive("strength of the fast feature"),
+    "beta_slow": _positive("strength of the slow feature, below beta_fast"),
+    "dim": _at_least(3, "d, dimensions of a patch: two features and noise"),
+    "dim_noise": _at_least(1, "d' = d - 2, dimensions of the noise"),
+    "feature_quartic": _not_negative("sum over filters of <w,v>^4"),
+    "fidelity": _share("c, share of its source's feature that a synthetic example keeps"),
+    "fidelity_curve": _share("c at each point of a curve of strengths"),
+    "filters": _at_least(1, "J, number of filters"),
+    "gradient_norm": _positive("Frobenius norm of the loss gradient"),
+    "k": _at_least(1, "amplification: how often a slow example counts"),
+    "kept_noise": _share("tau, share of the original's noise that is kept"),
+    "kept_noise_curve": _share("tau at each point of that curve"),
+    "label_noise": _minority("eta, share of wrong labels"),
+    "label_noise_slow": _minority("eta, share of wrong labels among slow examples"),
+    "logit": Parameter(
+        "logit term l, 1/2 early in training", "inside (0, 1]", lambda v: 0 < v <= 1
+    ),
+    "loss_final": _any("loss at the end, or a lower bound"),
+    "loss_gap": _positive("loss at the start minus a lower bound"),
+    "loss_initial": _any("loss at the start"),
+    "lr": _positive("learning rate, at most 1/smoothness"),
+    "mean_logit": _share("(1/n) times the sum of l over examples with this feature"),
+    "n_examples": _at_least(1, "N, original examples"),
+    "n_patches": _at_least(2, "P, patches of an example, one of them the feature"),
+    "noise": _not_negative("S, squared noise gradient of one example, equation (21)"),
+    "noise_quartic": _not_negative("sum over filters of <w,xi>^4 |xi|^2"),
+    "orthogonal": _any("noise patches are orthogonal, not independent"),
+    "patch_norm": _positive("largest norm of a patch"),
+    "positive": _share("share of examples with label +1"),
+    "power": _at_least(2, "q of the activation z^q or ReLU^q"),
+    "projection": _any("<w,v>, or y<w,xi> for noise"),
+    "random_counts": _any("the number of fast examples is binomial"),
+    "rectified": _any("the activation is ReLU^q"),
+    "replacement": _any("draw batches with replacement"),
+    "rho": _not_negative("radius of SAM"),
+    "sigma_init": _positive("standard deviation of the initial weights"),
+    "sigma_noise": _not_negative("standard deviation of the noise"),
+    "sigma_synthetic": _not_negative("standard deviation of synthetic noise"),
+    "smoothness": _positive("L_s, Lipschitz constant of the gradient"),
+    "squared_norm": _not_negative("|xi|^2"),
+    "steps": _at_least(1, "T, number of steps"),
+    "target": _positive("mean squared gradient norm to reach"),
+    "variance": _not_negative("V, variance of the stochastic gradient"),
+    "w_norm": _positive("norm of a filter off the features"),
+    "weight_norm": _positive("Frobenius norm of all filters"),
+}
+"""Every parameter of every prediction, by name."""
+
+
+def check_ranges(values: Mapping[str, float | Sequence[float]]) -> None:
+    """Raise ParameterError for the first value that is not finite or out of its range."""
+    for name, given in values.items():
+        parameter = PARAMETERS[name]
+        for value in given if isinstance(given, Sequence) else [given]:
+            require(math.isfinite(value), name, value, "a finite number")
+            require(parameter.accepts(value), name, value, parameter.allowed)
+
+
+def _betas(beta_fast: float, beta_slow: float) -> None:
+    require(beta_slow < beta_fast, "beta_slow", beta_slow, f"below beta_fast = {beta_fast}")
+
+
+def _batch(batch_size: int, n_examples: int, replacement: bool) -> None:
+    fits = replacement or batch_size <= n_examples
+    allowed = f"between 1 and n_examples = {n_examples}"
+    require(fits, "batch_size", batch_size, allowed)
+
+
+# --- moments and one SAM step --------------------------------------------------------------------
+
+
+def gaussian_moments(
+    sigma_noise: float = 0.1, dim_noise: int = 398, kept_noise: float = 0.0, amplitude: float = 1.0
+) -> Prediction:
+    """Moments of one noise patch and of a pair, for |w| = 1."""
+    return {
+        "noise_strength": moments.noise_strength(sigma_noise, 1.0, dim_noise),
+        "noise_second_moment": moments.noise_second_moment(sigma_noise, dim_noise),
+        "shared_noise_covariance": moments.shared_noise_covariance(
+            sigma_noise, kept_noise, amplitude, dim_noise
+        ),
+    }
+
+
+def sam_feature_factor(
+    rho: float = 0.05,
+    beta: float = 1.0,
+    mean_logit: float = 0.4,
+    gradient_norm: float = 1.0,
+    projection: float = 0.1,
+) -> Prediction:
+    """SAM's gradient along a feature over GD's, for a filter with <w,v> = projection."""
+    kappa = sharpness.feature_kappa(rho, beta, mean_logit, gradient_norm)
+    return {"kappa": kappa, "factor": float(sharpness.feature_factor(kappa, projection))}
+
+
+def sam_noise_damping(
+    rho: float = 0.05,
+    logit: float = 0.5,
+    n_examples: int = 200,
+    gradient_norm: float = 0.01,
+    projection: float = 0.01,
+    squared_norm: float = 2.5,
+) -> Prediction:
+    """SAM's gradient along an orthogonal noise patch over GD's, for y<w,xi> = projection."""
+    lam = sharpness.noise_lambda(rho, logit, n_examples, gradient_norm)
+    return {"lambda": lam, "factor": float(sharpness.noise_factor(lam, projection, squared_norm))}
+
+
+def sam_noise_damping_gaussian(
+    rho: float = 0.05,
+    logit: float = 0.5,
+    n_examples: int = 200,
+    gradient_norm: float = 0.01,
+    sigma_noise: float = 0.05,
+    w_norm: float = 0.3,
+    dim_noise: int = 1998,
+) -> Prediction:
+    """NoiseAlign(SAM)/NoiseAlign(GD) over Gaussian noise, frozen logits, and the cross terms."""
+    lam = sharpness.noise_lambda(rho, logit, n_examples, gradient_norm)
+    typical = sigma_noise * dim_noise**0.5
+    deviation = sharpness.cross_term_deviation(
+        logit, sigma_noise, n_examples, w_norm, typical, sigma_noise * w_norm
+    )
+    return {
+        "damping_orthogonal": sharpness.mean_noise_damping(lam, sigma_noise, w_norm, dim_noise),
+        "slope_orthogonal": sharpness.independent_damping_slope(dim_noise, 1),
+        "slope_independent": sharpness.independent_damping_slope(dim_noise, n_examples),
+        "cross_term_deviation": float(deviation),
+    }
+
+
+def sam_boundary(
+    rho: float = 0.05,
+    gradient_norm: float = 0.01,
+    n_examples: int = 200,
+    beta: float = 1.0,
+    mean_logit: float = 0.4,
+    feature_quartic: float = 1e-7,
+    logit: float = 0.5,
+    noise_quartic: float = 1e-7,
+    projection: float = 0.01,
+    squared_norm: float = 2.5,
+) -> Prediction:
+    """One example with moving logits: its margin's drop, and SAM/GD along its noise."""
+    require(projection > 0, "projection", projection, "positive")
+    shift = sharpness.logit_shift(
+        rho, gradient_norm, beta, mean_logit, feature_quartic, logit, noise_quartic, n_examples
+    )
+    ratio = sharpness.moving_logit_ratio(
+        rho, gradient_norm, n_examples, [logit], shift, projection, squared_norm
+    )
+    return {"margin_drop": float(shift), "sam_over_gd": ratio}
+
+
+def moving_logits(
+    n_examples: int = 200,
+    dim: int = 1000,
+    n_patches: int = 2,
+    alpha: float = 0.8,
+    beta_fast: float = 1.0,
+    beta_slow: float = 0.3,
+    sigma_noise: float = 0.05,
+    filters: int = 8,
+    w_norm: float = 0.3,
+    projection: float = 0.01,
+    logit: float = 0.5,
+    orthogonal: bool = False,
+) -> Prediction:
+    """Slope of NoiseAlign(SAM)/NoiseAlign(GD) in h = rho/|grad L|: orthogonal filters alike."""
+    world = World(n_examples, dim, n_patches, alpha, beta_fast, beta_slow, sigma_noise)
+    gram = [[w_norm**2 * (i == j) for j in range(filters)] for i in range(filters)]
+    quartic = filters * projection**4
+    slope = boundary.noise_slope(world, gram, quartic, quartic, logit, orthogonal)
+    return {
+        "rise": float(slope.rise[0]),
+        "damping": float(slope.damping[0]),
+        "slope": float(slope.total[0]),
+    }
+
+
+def sam_noise_boundary(
+    n_examples: int = 200,
+    dim: int = 2000,
+    n_patches: int = 2,
+    alpha: float = 0.8,
+    beta_fast: float = 1.0,
+    beta_slow: float = 0.3,
+    sigma_noise: float = 0.02,
+    filters: int = 8,
+    sigma_init: float = 0.05,
+    logit: float = 0.5,
+    orthogonal: bool = False,
+) -> Prediction:
+    """The sigma_init below which SAM aligns less with noise; rise and damping at sigma_init."""
+    world = World(n_examples, dim, n_patches, alpha, beta_fast, beta_slow, sigma_noise)
+    require(sigma_noise > 0, "sigma_noise", sigma_noise, "positive")
+    slope = boundary.expected_noise_slope(world, filters, sigma_init, logit, orthogonal)
+    return {
+        "sigma_init_boundary": boundary.sigma_init_boundary(world, filters, logit, orthogonal),
+        "rise": float(slope.rise),
+        "damping": float(slope.damping),
+    }
+
+
+def sam_feature_boundary(
+    alpha: float = 0.8,
+    beta_fast: float = 1.0,
+    beta_slow: float = 0.3,
+    filters: int = 8,
+    logit: float = 0.5,
+) -> Prediction:
+    """The sigma_init below which SAM learns features more evenly than GD (1e308: any)."""
+    _betas(beta_fast, beta_slow)
+    world = World(alpha=alpha, beta_fast=beta_fast, beta_slow=beta_slow)
+    value = boundary.feature_sigma_boundary(world, filters, logit)
+    return {"sigma_init_boundary": min(value, 1e308)}
+
+
+# --- copies, generation, and between -------------------------------------------------------------
+
+
+def amplification_(
+    alpha: float = 0.8, beta_fast: float = 1.0, beta_slow: float = 0.3, k: float = 5
+) -> Prediction:
+    """The k that equalises early growth, and slow over fast growth at this k (matched filters)."""
+    _betas(beta_fast, beta_slow)
+    slow = amplification.feature_gradient(beta_slow, k * (1 - alpha), 1.0, 1.0)
+    fast = amplification.feature_gradient(beta_fast, alpha, 1.0, 1.0)
+    return {
+        "k_star": amplification.k_star(alpha, beta_fast, beta_slow),
+        "slow_over_fast": slow / fast,
+    }
+
+
+def noise_alignment(
+    alpha: float = 0.8, k: float = 5, sigma_noise: float = 0.1, sigma_synthetic: float = 0.1
+) -> Prediction:
+    """E NoiseAlign(G(k)) / E NoiseAlign(U(k)), and the tolerance in (sigma_syn/sigma_noise)^4."""
+    require(sigma_noise > 0, "sigma_noise", sigma_noise, "positive")
+    return {
+        "generated_over_upsampled": amplification.generated_over_upsampled(
+            alpha, k, sigma_noise, sigma_synthetic
+        ),
+        "tolerance": amplification.noise_tolerance(k),
+        "noise_ratio": amplification.noise_ratio(sigma_noise, sigma_synthetic),
+    }
+
+
+def noise_tolerance(k: float = 5) -> Prediction:
+    """The largest r, and sigma_synthetic/sigma_noise, at which G(k) aligns less with noise."""
+    require(k > 1, "k", k, "above 1 (at k = 1 there are no synthetic examples)")
+    return {
+        "tolerance": amplification.noise_tolerance(k),
+        "sigma_ratio": amplification.sigma_tolerance(k),
+    }
+
+
+def alignment_distribution(
+    n_examples: int = 200,
+    n_patches: int = 2,
+    sigma_noise: float = 0.05,
+    w_norm: float = 0.3,
+    dim_noise: int = 1998,
+    logit: float = 0.5,
+) -> Prediction:
+    """NoiseAlign of GD on independent noise: its mean, and one patch's standard deviation."""
+    patches = n_examples * (n_patches - 1)
+    given = (logit, sigma_noise, n_examples, w_norm, dim_noise, patches)
+    return {
+        "mean": amplification.mean_alignment(*given),
+        "deviation_of_one": amplification.alignment_deviation(*given),
+    }
+
+
+def family_(
+    alpha: float = 0.8,
+    beta_fast: float = 1.0,
+    beta_slow: float = 0.5,
+    k: float = 5,
+    fidelity: float = 0.9,
+    kept_noise: float = 0.3,
+    amplitude: float = 1.0,
+) -> Prediction:
+    """Features and noise alignment of a member of the family, and the k that equalises growth."""
+    _betas(beta_fast, beta_slow)
+    require(fidelity > 0, "fidelity", fidelity, "inside (0, 1]")
+    member = family.Family(k, fidelity, kept_noise, amplitude)
+    weight = family.noise_weight(alpha, member)
+    return {
+        "effective_k": family.effective_k(member),
+        "k_star": family.family_k_star(alpha, beta_fast, beta_slow, fidelity),
+        "noise_weight": weight,
+        "noise_over_upsampled": weight / family.noise_weight(alpha, family.copies(k)),
+    }
+
+
+def family_variance(
+    n_examples: int = 400,
+    dim: int = 400,
+    n_patches: int = 2,
+    alpha: float = 0.8,
+    beta_fast: float = 1.0,
+    beta_slow: float = 0.3,
+    sigma_noise: float = 0.1,
+    filters: int = 10,
+    sigma_init: float = 0.05,
+    k: int = 5,
+    fidelity: float = 0.9,
+    kept_noise: float = 0.3,
+    amplitude: float = 1.0,
+    batch_size: int = 32,
+    logit: float = 0.5,
+    replacement: bool = False,
+    random_counts: bool = False,
+) -> Prediction:
+    """Mini-batch gradient variance of a member of the family, and over that of U(k)."""
+    world = World(n_examples, dim, n_patches, alpha, beta_fast, beta_slow, sigma_noise)
+    _batch(batch_size, n_examples, replacement)
+    own, upsampled = (
+        family.family_variance(
+            world,
+            gradient_variance.expected_filters(filters, dim, sigma_init),
+            member,
+            batch_size,
+            logit,
+            replacement,
+            random_counts,
+        )
+        for member in (family.Family(k, fidelity, kept_noise, amplitude), family.copies(k))
+    )
+    return {"variance": own, "upsampled": upsampled, "ratio": own / upsampled}
+
+
+def family_memorisation(
+    n_examples: int = 100,
+    dim: int = 315,
+    alpha: float = 0.8,
+    beta_fast: float = 1.0,
+    beta_slow: float = 0.45,
+    sigma_noise: float = 0.1,
+    k: float = 5,
+    fidelity: float = 0.9,
+    kept_noise: float = 0.3,
+    amplitude: float = 1.0,
+) -> Prediction:
+    """Slow feature's learning time over its noise's, and the k from which it is below 1."""
+    world = World(n_examples, dim, 2, alpha, beta_fast, beta_slow, sigma_noise)
+    member = family.Family(k, fidelity, kept_noise, amplitude)
+    own, synthetic = family.noise_growth(member)
+    return {
+        "memorisation": family.family_memorisation(world, member),
+        "noise_growth_original": own,
+        "noise_growth_synthetic": synthetic,
+        "least_k": min(family.least_k(world, member), 1e308),
+    }
+
+
+def best_k(
+    n_examples: int = 100,
+    dim: int = 315,
+    alpha: float = 0.8,
+    beta_fast: float = 1.0,
+    beta_slow: float = 0.6,
+    sigma_noise: float = 0.1,
+    k: float = 5,
+    fidelity: float = 0.9,
+    fidelity_curve: Sequence[float] = (1.0, 0.97, 0.9, 0.7, 0.3),
+    kept_noise_curve: Sequence[float] = (1.0, 0.8, 0.5, 0.2, 0.0),
+) -> Prediction:
+    """The k that learns both features first, the time at k; the best point of a curve, from 0."""
+    world = World(n_examples, dim, 2, alpha, beta_fast, beta_slow, sigma_noise)
+    pairs = len(fidelity_curve) == len(kept_noise_curve)
+    allowed = f"as many numbers as fidelity_curve, {len(fidelity_curve)}"
+    require(pairs, "kept_noise_curve", list(kept_noise_curve), allowed)
+    curve = [
+        family.Family(k, c, tau) for c, tau in zip(fidelity_curve, kept_noise_curve, strict=True)
+    ]
+    choice = family.best_strength(world, curve)
+    return {
+        "best_k": family.best_k(alpha, beta_fast, beta_slow, fidelity),
+        "time": family.time_to_learn_both(alpha, beta_fast, beta_slow, family.Family(k, fidelity)),
+        "best_point": choice.index,
+        "best_point_k": choice.k,
+        "best_point_memorisation": choice.memorisation,
+    }
+
+
+# --- gradient variance and convergence -----------------------------------------------------------
+
+
+def gradient_variance_(
+    n_examples: int = 400,
+    dim: int = 400,
+    filters: int = 10,
+    alpha: float = 0.8,
+    beta_fast: float = 1.0,
+    beta_slow: float = 0.3,
+    sigma_noise: float = 0.1,
+    sigma_synthetic: float = 0.1,
+    sigma_init: float = 0.05,
+    k: int = 5,
+    batch_size: int = 32,
+    logit: float = 0.5,
+    n_patches: int = 2,
+    replacement: bool = False,
+) -> Prediction:
+    """Mini-batch gradient variances in expectation over W(0); ratio = upsampled / generated."""
+    require(n_examples >= 2, "n_examples", n_examples, "at least 2")
+    _betas(beta_fast, beta_slow)
+    _batch(batch_size, n_examples, replacement)
+    variances = gradient_variance.gradient_variance(
+        n_examples,
+        dim,
+        gradient_variance.expected_filters(filters, dim, sigma_init),
+        alpha,
+        beta_fast,
+        beta_slow,
+        sigma_noise,
+        sigma_synthetic,
+        k,
+        batch_size,
+        logit,
+        n_patches,
+        replacement,
+    )
+    return {**variances, "ratio": variances["upsampled"] / variances["generated"]}
+
+
+def variance_tolerance(
+    n_examples: int = 400, alpha: float = 0.8, k: float = 5, batch_size: int = 32
+) -> Prediction:
+    """The sigma_synthetic/sigma_noise below which G(k)'s gradient varies less than U(k)'s."""
+    _batch(batch_size, n_examples, False)
+    size = amplification.n_augmented(n_examples, alpha, k)
+    require(size > 1, "n_examples", n_examples, "at least 2")
+    return {"sigma_ratio": gradient_variance.variance_tolerance(k, batch_size, size)}
+
+
+def convergence_(
+    loss_initial: float = 0.6931,
+    loss_final: float = 0.0,
+    lr: float = 0.1,
+    smoothness: float = 1.0,
+    variance: float = 0.01,
+    steps: int = 1000,
+) -> Prediction:
+    """The bound on the mean squared gradient norm over `steps` steps of SGD."""
+    require(lr * smoothness <= 1, "lr", lr, f"at most 1/smoothness = {1 / smoothness:.6g}")
+    return {
+        "mean_squared_gradient_norm": convergence.stationarity_bound(
+            loss_initial, loss_final, lr, smoothness, variance, steps
+        )
+    }
+
+
+def smoothness(patch_norm: float = 1.5, n_patches: int = 2, weight_norm: float = 0.5) -> Prediction:
+    """A bound on the Lipschitz constant of the gradient where |W| <= weight_norm."""
+    return {"smoothness": convergence.smoothness_from_norms(patch_norm, n_patches, weight_norm)}
+
+
+def steps_to_target(
+    target: float = 0.01, loss_gap: float = 0.6931, smoothness: float = 1.0, variance: float = 0.1
+) -> Prediction:
+    """The learning rate that reaches a mean squared gradient norm first, and its steps."""
+    lr = convergence.fastest_lr(target, smoothness, variance)
+    steps = convergence.steps_to_target(target, loss_gap, smoothness, variance, lr)
+    return {"lr": lr, "steps": steps}
+
+
+def reused_data(
+    n_examples: int = 400,
+    alpha: float = 0.8,
+    k: int = 5,
+    batch_size: int = 32,
+    noise: float = 1.0,
+    lr: float = 0.1,
+    smoothness: float = 1.0,
+) -> Prediction:
+    """Noise of U(k) and G(k) split into the data's part and the batch's; U(k)'s penalty."""
+    require(lr * smoothness <= 1, "lr", lr, f"at most 1/smoothness = {1 / smoothness:.6g}")
+    _batch(batch_size, n_examples, False)
+    n_fast = round(alpha * n_examples)
+    n = n_fast + k * (n_examples - n_fast)
+    require(n > 1, "n_examples", n_examples, "at least 2")
+    q = gradient_variance.same_noise_probability(n_fast, n_examples - n_fast, k, False)
+    up = convergence.split_variance(noise, q, n, batch_size)
+    made = convergence.split_variance(noise, 0.0, n, batch_size)
+    return {
+        "bias_upsampled": up[0],
+        "bias_generated": made[0],
+        "batch_variance_upsampled": up[1],
+        "batch_variance_generated": made[1],
+        "penalty": convergence.upsampling_penalty(noise, q, n, batch_size, lr, smoothness),
+    }
+
+
+def whole_run(alpha: float = 0.8) -> Prediction:
+    """Test error of a network that has learned the fast feature only, as on U(k)."""
+    return {"upsampled": convergence.error_without_slow_feature(alpha)}
+
+
+# --- extensions ----------------------------------------------------------------------------------
+
+
+def activation(
+    power: int = 3,
+    rectified: bool = False,
+    alpha: float = 0.8,
+    beta_fast: float = 1.0,
+    beta_slow: float = 0.5,
+    k: float = 5,
+) -> Prediction:
+    """z^q or ReLU^q: how much of the feature gradient survives the labels, k*, the tolerance."""
+    _betas(beta_fast, beta_slow)
+    mean, by_label = extensions.label_parts(power, rectified)
+    return {
+        "mean_part": mean,
+        "label_part": by_label,
+        "k_star": extensions.power_k_star(alpha, beta_fast, beta_slow, power),
+        "sigma_ratio": extensions.power_sigma_tolerance(k, power),
+    }
+
+
+def label_noise(
+    alpha: float = 0.8,
+    beta_fast: float = 1.0,
+    beta_slow: float = 0.5,
+    label_noise: float = 0.1,
+    label_noise_slow: float = 0.1,
+) -> Prediction:
+    """Growth of the fast and slow features with wrong labels, over that without, and k*."""
+    _betas(beta_fast, beta_slow)
+    return {
+        "growth_fast": extensions.label_noise_growth(label_noise),
+        "growth_slow": extensions.label_noise_growth(label_noise_slow),
+        "k_star": extensions.label_noise_k_star(
+            alpha, beta_fast, beta_slow, label_noise, label_noise_slow
+        ),
+    }
+
+
+def class_imbalance(
+    positive: float = 0.8, projection: float = 1.0, power: int = 3, rectified: bool = False
+) -> Prediction:
+    """Growth of a feature when a share of the labels is +1, over the cube's."""
+    return {"growth": extensions.class_share_growth(positive, projection, rectified, power)}
+
+
+def isotropic_noise(
+    n_examples: int = 400,
+    n_patches: int = 2,
+    alpha: float = 0.8,
+    k: int = 5,
+    sigma_noise: float = 0.1,
+    w_norm: float = 1.0,
+    projection: float = 0.05,
+    logit: float = 0.5,
+) -> Prediction:
+    """Noise that is not orthogonal to the features: deviation of the slow feature's gradient."""
+    n_fast = round(alpha * n_examples)
+    n_slow = n_examples - n_fast
+    size = n_fast + k * n_slow
+    up, made = (
+        extensions.feature_gradient_deviation(
+            logit, sigma_noise, w_norm, projection, size, (n_patches - 1) * count
+        )
+        for count in (n_fast + k**2 * n_slow, size)
+    )
+    return {"upsampled": up, "generated": made}
+
+
+def more_patches(
+    n_patches: int = 3,
+    sigma_noise: float = 0.1,
+    logit: float = 0.5,
+    filters: int = 10,
+    dim: int = 400,
+    sigma_init: float = 0.05,
+) -> Prediction:
+    """S, the squared noise gradient of one example, with P patches and over that with two."""
+    sizes = gradient_variance.expected_filters(filters, dim, sigma_init)
+    own, two = (
+        gradient_variance.single_sample_noise(sigma_noise, logit, sizes, dim, patches)
+        for patches in (n_patches, 2)
+    )
+    return {"noise": own, "over_two_patches": own / two if two else float(n_patches - 1)}
