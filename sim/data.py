@@ -31,11 +31,18 @@ class DataConfig(World):
     (a random frame with independent χ_{d−2} lengths), which needs n_examples × patches ≤ d − 2.
     noise "isotropic": N(0, sigma_noise² I), so that noise has a component along the features.
     fixed_counts: exactly round(alpha n) fast examples, else each is fast with probability alpha.
+    positive: probability that the true label is +1.
+    label_noise: share of fast examples whose given label is wrong, and of slow ones too unless
+    label_noise_slow is given. The patches are those of the true label, y is the given one. With
+    fixed_counts exactly that share, rounded, at random places, else each independently.
     """
 
     variant: str = "either"
     noise: str = "gaussian"
     fixed_counts: bool = True
+    positive: float = 0.5
+    label_noise: float = 0.0
+    label_noise_slow: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,6 +55,15 @@ class DataConfig(World):
             self.n_patches,
             f'at least {fewest} for variant "{self.variant}"',
         )
+        shares = (self.label_noise, self.wrong_slow)
+        for name, share in zip(("label_noise", "label_noise_slow"), shares, strict=True):
+            require(0 <= share <= 1, name, share, "inside [0, 1]")
+        require(0 <= self.positive <= 1, "positive", self.positive, "inside [0, 1]")
+
+    @property
+    def wrong_slow(self) -> float:
+        """Share of slow examples whose label is wrong."""
+        return self.label_noise if self.label_noise_slow is None else self.label_noise_slow
 
     @property
     def noise_from(self) -> int:
@@ -64,7 +80,7 @@ class Dataset:
     """Examples and where they come from.
 
     x: (..., n, P, d) patches; the features come first, but the network does not see order.
-    y: (..., n) labels −1.0 or +1.0.
+    y: (..., n) given labels −1.0 or +1.0.
     is_fast: (n,) bool; in variant "both" an example is fast when it has the fast feature.
     is_noise: (n, P) bool, True where the patch holds noise.
     source: (n,) index of the original each example derives from (an original's is its own).
@@ -140,7 +156,7 @@ def sample(
     Raises ParameterError when orthogonal noise does not fit into d − 2 dimensions.
     """
     n, P, d = config.n_examples, config.n_patches, config.dim
-    y = torch.randint(0, 2, (*batch, n), generator=generator).to(dtype) * 2 - 1
+    y = labels(config, (*batch, n), generator, dtype)
     if config.fixed_counts:
         is_fast = torch.arange(n) < round(config.alpha * n)
     else:
@@ -153,7 +169,21 @@ def sample(
     count = int(is_noise.sum())
     x[..., is_noise, config.noise_from :] = _noise(config, generator, (*batch, count), dtype)
     _write_features(x, y, is_fast, config)
+    if config.label_noise or config.wrong_slow:  # drawn last: all else is as without
+        y = torch.where(_wrong(config, is_fast, y.shape, generator), -y, y)
     return Dataset(x, y, is_fast, is_noise, torch.arange(n), n, config)
+
+
+def labels(
+    config: DataConfig,
+    shape: tuple[int, ...],
+    generator: torch.Generator,
+    dtype: torch.dtype = torch.float64,
+) -> Tensor:
+    """True labels, +1 with probability `config.positive`, else −1."""
+    if config.positive == 0.5:  # one random bit each
+        return torch.randint(0, 2, shape, generator=generator).to(dtype) * 2 - 1
+    return (torch.rand(shape, generator=generator) < config.positive).to(dtype) * 2 - 1
 
 
 def upsample(data: Dataset, k: int) -> Dataset:
@@ -240,6 +270,20 @@ def _write_features(x: Tensor, y: Tensor, is_fast: Tensor, config: DataConfig) -
     fast_patch = 0 if config.variant == "either" else 1
     x[..., slow, 0, SLOW] = config.beta_slow * y[..., slow]
     x[..., is_fast, fast_patch, FAST] = config.beta_fast * y[..., is_fast]
+
+
+def _wrong(
+    config: DataConfig, is_fast: Tensor, shape: tuple[int, ...], generator: torch.Generator
+) -> Tensor:
+    """Which labels are wrong, bool (..., n)."""
+    draw = torch.rand(shape, generator=generator)
+    if not config.fixed_counts:
+        return draw < torch.where(is_fast, config.label_noise, config.wrong_slow)
+    wrong = torch.zeros(shape, dtype=torch.bool)
+    for group, share in ((is_fast, config.label_noise), (~is_fast, config.wrong_slow)):
+        rank = draw[..., group].argsort(-1).argsort(-1)
+        wrong[..., group] = rank < round(share * int(group.sum()))
+    return wrong
 
 
 def _noise(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sim.data import FAST, SLOW, DataConfig, Dataset, batch_index
+from sim.data import FAST, SLOW, DataConfig, Dataset, batch_index, labels
 from sim.network import CUBE, Activation, Logits, gradient, logit_term, output
 
 
@@ -88,7 +88,7 @@ def squared_norms(
 
 
 def errors(W: Tensor, data: Dataset) -> dict[str, Tensor]:
-    """Share of wrong signs {"all", "fast", "slow"}, each of shape (...).
+    """Share of wrong signs {"all", "fast", "slow"} against the given labels, each of shape (...).
 
     An output of exactly 0, or NaN, counts as wrong; a group without examples gives NaN.
     """
@@ -122,8 +122,9 @@ def fresh_errors(
     law from features (..., J, 2) and covariance (..., J, J), `Point.features` and
     `Point.covariance`; the same draws serve fast and slow examples and all leading dimensions.
     The three scales default to config's; tensors broadcast against the leading dimensions.
-    "all" weighs fast by alpha. An output of exactly 0 counts as wrong, and so does a run that has
-    diverged (features or covariance not finite).
+    "all" weighs fast by alpha. Errors are those on true labels, +1 with probability
+    config.positive (label_noise is not used). An output of exactly 0 counts as wrong, and so does
+    a run that has diverged (features or covariance not finite).
     An example's noise patches are taken as independent of each other, which for noise
     "orthogonal" and more than two patches is an approximation (close for large d).
     """
@@ -148,7 +149,7 @@ def fresh_errors(
     while done < n:
         size = min(FRESH_CHUNK, n - done)
         done += size
-        y = torch.randint(0, 2, (size,), generator=generator).to(device, dtype) * 2 - 1
+        y = labels(config, (size,), generator, dtype).to(device)
         count = config.n_patches - 1
         z = torch.randn(count, size, J, generator=generator, dtype=dtype).to(device)
         noise = [_value(z[p] @ root.mT, activation).sum(-1) for p in range(count)]

@@ -5,8 +5,12 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from sim.data import FAST, SLOW, DataConfig, batch_index, generate, sample, upsample
+from sim.engine import prepare, train
+from sim.measure import fresh_errors
+from sim.network import Activation, init
 from theory.parameters import ParameterError
 
 
@@ -183,6 +187,91 @@ def test_same_seed_same_data() -> None:
     assert torch.equal(sample(config, rng(3)).x, sample(config, rng(3)).x)
 
 
+def test_wrong_labels_are_exact_shares_at_random_places() -> None:
+    config = DataConfig(n_examples=20, dim=8, label_noise=0.25, label_noise_slow=0.5)
+    data = sample(config, rng(), (4000,))
+    true = data.x[..., 0, :2].sum(-1).sign()
+    wrong = (data.y != true).double()
+    assert (wrong[:, :16].sum(1) == 4).all()
+    assert (wrong[:, 16:].sum(1) == 2).all()
+    share = wrong.mean(0)
+    expected = torch.tensor([0.25] * 16 + [0.5] * 4).double()
+    assert float((share - expected).abs().max()) < 4 * math.sqrt(0.25 / 4000)
+    # pairs of one kind are drawn without replacement: 2 of 4 are both wrong with probability 1/6
+    assert float((wrong[:, 16] * wrong[:, 17]).mean()) == pytest.approx(1 / 6, abs=0.025)
+    same = sample(DataConfig(n_examples=20, dim=8, label_noise=0.25), rng(), (10,))
+    assert ((same.y != same.x[..., 0, :2].sum(-1).sign())[:, 16:].sum(1) == 1).all()
+
+
+def test_wrong_labels_change_nothing_else() -> None:
+    clean = sample(DataConfig(n_examples=20, dim=8), rng(), (3,))
+    noisy = sample(DataConfig(n_examples=20, dim=8, label_noise=0.5), rng(), (3,))
+    assert torch.equal(clean.x, noisy.x)
+    assert int((clean.y != noisy.y).sum()) == 3 * 10
+
+
+def test_independent_wrong_labels() -> None:
+    config = DataConfig(
+        n_examples=5000, dim=4, label_noise=0.1, label_noise_slow=0.4, fixed_counts=False
+    )
+    data = sample(config, rng())
+    wrong = (data.y != data.x[..., 0, :2].sum(-1).sign()).double()
+    for share, group in ((0.1, data.is_fast), (0.4, ~data.is_fast)):
+        error = math.sqrt(share * (1 - share) / int(group.sum()))
+        assert abs(float(wrong[group].mean()) - share) < 4 * error
+    assert int(wrong.sum()) != round(0.1 * 4000 + 0.4 * 1000)
+
+
+def test_synthetic_examples_keep_the_given_label_and_the_feature_patch() -> None:
+    config = DataConfig(n_examples=20, dim=500, alpha=0.5, label_noise=0.3)
+    data = sample(config, rng())
+    for augmented in (upsample(data, 3), generate(data, 3, rng(1))):
+        assert torch.equal(augmented.y, data.y[augmented.source])
+        assert torch.equal(augmented.x[:, 0], data.x[augmented.source, 0])
+
+
+@pytest.mark.parametrize("activation", [Activation(), Activation(4), Activation(3, True)])
+@pytest.mark.parametrize("backend", ["dense", "span"])
+def test_training_uses_the_given_labels(backend: str, activation: Activation) -> None:
+    config = DataConfig(n_examples=12, dim=20, alpha=0.5, label_noise=0.4, positive=0.8)
+    data = generate(sample(config, rng()), 2, rng(1))
+    W = init(3, 20, 0.5, rng(2)).requires_grad_()
+    f = activation.slope(data.x @ W.mT) * (data.x @ W.mT)
+    softplus(-data.y * f.sum((-1, -2))).mean().backward()
+    moved = train(prepare(W.detach(), data, activation, backend), lr=0.1, steps=1).W
+    assert W.grad is not None
+    assert torch.allclose((W - moved) / 0.1, W.grad, atol=1e-12)
+
+
+def test_fresh_errors_are_on_true_labels_with_the_share_of_positive_ones() -> None:
+    W = init(3, 8, 0.3, rng(1))
+    config = DataConfig(dim=8, positive=0.8, label_noise=0.3)
+    found = fresh_errors(W[:, :2], W[:, 2:] @ W[:, 2:].mT, config, 4000, rng(), Activation(2))
+    # outputs of an even power are positive: right on positive labels alone
+    assert float(found["all"]) == pytest.approx(0.2, abs=4 * 0.4 / 4000**0.5)
+
+
+def test_share_of_positive_labels() -> None:
+    for share in (0.0, 0.3, 0.9, 1.0):
+        y = sample(DataConfig(n_examples=10, dim=4, positive=share), rng(), (1000,)).y
+        error = math.sqrt(share * (1 - share) / 10_000)
+        assert abs(float((y > 0).double().mean()) - share) <= 4 * error
+
+
+@pytest.mark.parametrize(
+    ("noise", "total"),
+    [
+        ("gaussian", 4771.785435558365),
+        ("orthogonal", 3373.444456356712),
+        ("isotropic", 3801.509482452193),
+    ],
+)
+def test_default_draws_are_those_of_earlier_versions(noise: str, total: float) -> None:
+    data = sample(DataConfig(n_examples=10, dim=14, noise=noise), rng(3), (2,))
+    weights = torch.arange(data.x.numel()).view(data.x.shape) * data.y[..., None, None]
+    assert float((data.x * weights).sum()) == pytest.approx(total, rel=1e-9)
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -197,6 +286,9 @@ def test_same_seed_same_data() -> None:
         ("dim", {"dim": 2}),
         ("variant", {"variant": "neither"}),
         ("noise", {"noise": "pink"}),
+        ("label_noise", {"label_noise": 1.5}),
+        ("label_noise_slow", {"label_noise_slow": -0.1}),
+        ("positive", {"positive": 2.0}),
     ],
 )
 def test_bad_config_names_the_parameter(name: str, change: dict) -> None:
