@@ -1,6 +1,6 @@
 """Theorem 4.2: amplifying slow examples k-fold, by copies U(k) or by generation G(k).
 
-Equation numbers refer to theory/README.md.
+Equation numbers refer to theory/amplification.md.
 """
 
 from __future__ import annotations

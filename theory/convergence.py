@@ -1,6 +1,6 @@
 """Corollary 4.4: SGD's rate on G(k) and on U(k), and what a network that misses a feature costs.
 
-Equation numbers refer to theory/README.md.
+Equation numbers refer to theory/convergence.md.
 """
 
 from __future__ import annotations

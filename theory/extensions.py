@@ -27,13 +27,15 @@ def power_kappa(
 
 
 def power_factor(kappa: float, projection: ArrayLike, power: int) -> NDArray[np.float64]:
-    """(SAM)/(GD) gradient along v or a noise patch for z^q, q odd: (1 − κ u^(q−2))^(q−1), (E1).
+    """(SAM)/(GD) gradient along v or a noise patch, z^q with odd q and ReLU^q, equation (E1).
 
-    u = ⟨w_j,v⟩ with κ of `power_kappa`, equation (E1); for noise patch i of an orthogonal data set
-    u = y_i⟨w_j,ξ_i⟩ with κ = q rho l_i ‖ξ_i‖²/(n ‖∇L‖_F). ReLU^q: the same where it is active.
+    (1 − κ sgn(u)|u|^(q−2))^(q−1), for odd q (1 − κ u^(q−2))^(q−1). u = ⟨w_j,v⟩ with κ of
+    `power_kappa`; for noise patch i of an orthogonal data set u = y_i⟨w_j,ξ_i⟩ with
+    κ = q rho l_i ‖ξ_i‖²/(n ‖∇L‖_F). ReLU^q: for patches that are active, l̄_v that of the examples
+    with label sgn(u), while the bracket is positive (else SAM's ascent silences the patch).
     """
     u = np.asarray(projection, dtype=float)
-    return (1 - kappa * u ** (power - 2)) ** (power - 1)
+    return (1 - kappa * np.sign(u) * np.abs(u) ** (power - 2)) ** (power - 1)
 
 
 def power_k_star(alpha: float, beta_fast: float, beta_slow: float, power: int) -> float:
@@ -55,10 +57,46 @@ def power_noise(
     """S_q(sigma), the squared gradient of one noise patch, equation (E4).
 
     q² l² sigma^(2q) M_(2q−2) (d' + 2q − 2) Σ_j ‖w_j‖^(2q−2), halved for ReLU^q. power_sum is the
-    last sum. With it in place of S, (24) and (25) hold for the noise of every activation here.
+    last sum. In place of S it makes (24) hold for the noise of every activation here, and (25) for
+    odd z^q; for the others (25) needs `shared_label_variance` besides.
     """
     s = power**2 * logit**2 * sigma ** (2 * power) * absolute_moment(2 * power - 2)
     return s * (dim_noise + 2 * power - 2) * power_sum / (2 if rectified else 1)
+
+
+def power_noise_mean(
+    sigma: float, logit: float, power_sum: float, power: int, rectified: bool
+) -> float:
+    """‖mean of one noise patch's gradient given its label‖², equation (E11).
+
+    q² l² sigma^(2q) M_q² Σ_j ‖w_j‖^(2q−2) for even z^q, a quarter of it for ReLU^q, 0 for odd z^q:
+    these gradients lean along w_j, towards the side that the label chooses.
+    """
+    if power % 2 and not rectified:
+        return 0.0
+    m = power**2 * logit**2 * sigma ** (2 * power) * absolute_moment(power) ** 2 * power_sum
+    return m / 4 if rectified else m
+
+
+def shared_label_variance(
+    n_fast: int,
+    n_slow: int,
+    k: int,
+    batch_size: int,
+    mean: float,
+    mean_synthetic: float,
+    replacement: bool = False,
+) -> float:
+    """What G(k)'s variance has beyond (25), P = 2, equation (E12).
+
+    (B−1)/B × N_d (k−1)[2 √(m m') + (k−2) m'] / (N'(N'−1)), with replacement / N'²; m and m' =
+    `power_noise_mean` at sigma_noise and sigma_synthetic. Synthetic examples have fresh noise but
+    their source's label, towards which all of them lean.
+    """
+    n = n_fast + k * n_slow
+    pairs = n_slow * (k - 1) * (2 * sqrt(mean * mean_synthetic) + (k - 2) * mean_synthetic)
+    together = pairs / (n**2 if replacement else n * (n - 1))
+    return (batch_size - 1) / batch_size * together
 
 
 def label_parts(power: int, rectified: bool, label_noise: float = 0.0) -> tuple[float, float]:
@@ -84,11 +122,14 @@ def feature_part_variance(
     squares: tuple[float, float],
     parts: tuple[float, float],
     replacement: bool = False,
+    exact_counts: bool = False,
 ) -> float:
     """The features' part of the mini-batch gradient variance, U(k) and G(k) alike, equation (E6).
 
     squares: (A_fast, A_slow), A_v = q² l² beta_v^(2q) Σ_j⟨w_j,v⟩^(2q−2); parts: of `label_parts`.
-    Fixed counts; labels random, one for each source.
+    Fixed counts; labels random, one for each source, independent. exact_counts: of the fast and of
+    the slow sources exactly a share η has a wrong label. Then only the batch is random:
+    F = p_e A_e + p_d A_d − (1−2η)² (p_e² A_e + p_d² A_d), over B and times φ as in (24).
     """
     n, B = n_fast + k * n_slow, batch_size
     share = n_fast / n
@@ -96,6 +137,8 @@ def feature_part_variance(
     finite = 1.0 if replacement else (n - B) / (n - 1)
     spread = share * (1 - share) * sum(squares) * finite * mean
     own = share * squares[0] + (1 - share) * squares[1]
+    if exact_counts:
+        return (spread + shared * own * finite) / B
     if replacement:
         together = (n_fast * squares[0] + k**2 * n_slow * squares[1]) / n**2
     else:
@@ -160,3 +203,16 @@ def feature_gradient_deviation(
     """
     variance = cross_term_variance(sigma_noise, w_norm, 1.0, projection)
     return 3 * logit / n_augmented * sqrt(weight * variance)
+
+
+def feature_lean(
+    sigma_noise: float, w_norm: float, growth: ArrayLike, projection: ArrayLike
+) -> float:
+    """What isotropic noise adds to NoiseAlign_j of (15), taken with d in place of d', (E13).
+
+    √(2/π) (sigma/‖w‖) Σ_v growth_v ⟨w,v⟩, equation (E13): on I_{j,+} noise leans along w_j, so it
+    also points along a feature that w_j has learned. growth_v is (13), ‖w‖ is over all d
+    dimensions, sigma the mean over noise patches. 0 on average over W⁽⁰⁾.
+    """
+    along = float(np.sum(np.asarray(growth, dtype=float) * np.asarray(projection, dtype=float)))
+    return absolute_moment(1) * sigma_noise / w_norm * along

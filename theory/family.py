@@ -7,12 +7,13 @@ A synthetic example keeps a share c of its source's feature (*fidelity*) and has
 
 from __future__ import annotations
 
+import sys
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import inf
+from math import ceil, floor, inf, sqrt
 
-from scipy.stats import binom
-
+import numpy as np
 from theory.amplification import k_star, memorisation_ratio, n_augmented
 from theory.gradient_variance import Filters, single_sample_noise
 from theory.moments import noise_strength, shared_noise_covariance
@@ -55,12 +56,12 @@ def effective_k(member: Family) -> float:
 def family_k_star(alpha: float, beta_fast: float, beta_slow: float, fidelity: float) -> float:
     """The k at which both features grow alike, 1 + (k* − 1)/c³, equation (F2).
 
-    k* of equation (14). Infinite for c = 0 where k* > 1; below 1 where the slow feature already
-    grows faster.
+    k* of equation (14). Below 1 where the slow feature already grows faster (minus infinity for
+    c = 0); infinite for c = 0 where k* > 1.
     """
     missing = k_star(alpha, beta_fast, beta_slow) - 1
     if fidelity == 0:
-        return inf if missing > 0 else 1.0
+        return inf if missing > 0 else -inf
     return 1 + missing / fidelity**3
 
 
@@ -135,6 +136,8 @@ def _counts(world: World, random_counts: bool) -> list[tuple[float, int]]:
     n = world.n_examples
     if not random_counts:
         return [(1.0, round(world.alpha * n))]
+    from scipy.stats import binom  # half a second to import, and seldom needed
+
     return [(float(p), i) for i, p in enumerate(binom.pmf(range(n + 1), n, world.alpha))]
 
 
@@ -203,11 +206,12 @@ def _given_counts(
 
 
 def noise_growth(member: Family) -> tuple[float, float]:
-    """How fast noise is memorised, in units of one original alone: of its own, and of a synthetic.
+    """How fast noise starts to be memorised along an original's noise, and along a synthetic's.
 
-    Rates Σ_u ⟨û,u⟩³ along û = ξ and û = γ over ‖ξ‖³: 1 + (k−1)(aτ)³ and
-    a³ + τ³ + (k−2) a³τ⁶, equation (F7), to leading order in 1/√d. Both are k for copies; for fresh
-    noise 1 and a³. At k = 1 there is no synthetic example and the second is 0.
+    In units of one original alone: Σ_u ⟨û,u⟩³/‖ξ‖³ over the group's noise patches u, for û along ξ
+    and along γ: 1 + (k−1)(aτ)³ and a³ + τ³ + (k−2) a³τ⁶, equation (F7), to leading order in 1/√d.
+    Both are k for copies; for fresh noise 1 and a³. At k = 1 there is no synthetic example and the
+    second is 0. For 0 < τ < 1 the filter then turns towards (F13) and speeds up.
     """
     k, tau, a = member.k, member.kept_noise, member.amplitude
     original = 1 + (k - 1) * (a * tau) ** 3
@@ -216,43 +220,80 @@ def noise_growth(member: Family) -> tuple[float, float]:
     return original, a**3 + tau**3 + (k - 2) * a**3 * tau**6
 
 
+def fastest_growth(member: Family) -> float:
+    """The same along the direction in which it is fastest, max_û Σ_u ⟨û,u⟩³/‖ξ‖³, equation (F13).
+
+    A filter along that û stays along it, so (32) with this rate is its learning time exactly, and
+    no filter of its length is faster; one that starts along ξ or γ grows at a rate between (F7)
+    and this. 1 and a³, whichever is larger, at τ = 0; 1 + (k−1) a³ at τ = 1; for large k
+    (k−1)(aτ)³ + 1 + (3/2) a³τ(1−τ²). Between whole numbers k: linear.
+    """
+    k = member.k
+    below, above = (_fastest(whole, member) for whole in (floor(k), ceil(k)))
+    return below + (k - floor(k)) * (above - below)
+
+
+def _fastest(k: int, member: Family) -> float:
+    """The maximum of (F13) at a whole k, by w ← Σ_u ⟨w,u⟩² u, which never lowers the rate.
+
+    By symmetry in three dimensions: ξ, one synthetic's fresh part, and all others' together.
+    """
+    tau, a = member.kept_noise, member.amplitude
+    others = max(k - 2, 0)
+    fresh = a * sqrt(1 - tau * tau)
+    shared = fresh / sqrt(others) if others else 0.0
+    patches = np.array([[1, 0, 0], [a * tau, fresh, 0], [a * tau, 0, shared]])
+    counts = np.array([1, k - 1 - others, others])
+    best = 0.0
+    for w, count in zip(patches, counts, strict=True):
+        rate, before = 0.0, -inf
+        while count and w.any() and rate > before:
+            along = patches @ (w / np.linalg.norm(w))
+            rate, before = counts @ along**3, rate
+            w = patches.T @ (counts * along**2)
+        best = max(best, float(rate))
+    return best
+
+
 def family_memorisation(world: World, member: Family) -> float:
     """Learning time of the slow feature over that of a slow example's noise, equation (F8).
 
-    Equation (33) × max of (F7) / (F1). Above 1 the noise is memorised first.
+    Equation (33) × (F13) / (F1): matched filters, the noise's along the direction of (F13). Above
+    1 the noise is memorised first. At least (33) × max of (F7) / (F1), with equality at τ = 0, 1.
     """
     base = memorisation_ratio(
         world.sigma_noise, world.dim, world.alpha, world.n_examples, world.beta_slow
     )
-    return base * max(noise_growth(member)) / effective_k(member)
+    return base * fastest_growth(member) / effective_k(member)
 
 
 def amplification_helps(member: Family) -> bool:
-    """Whether a larger k makes the feature gain on its own noise: a τ < c, equation (F9)."""
+    """Whether enough synthetic examples let the feature gain on its noise: a τ < c, equation (F9).
+
+    For large k (F8) tends to (aτ/c)³ times (33). Where a τ ≥ c it is at least (33) at every k.
+    """
     return member.amplitude * member.kept_noise < member.fidelity
 
 
 def least_k(world: World, member: Family) -> float:
-    """The k from which the slow feature is learned before its examples' noise, equation (F9).
+    """The least whole k from which the slow feature is learned before its noise, equation (F9).
 
-    member's k is not used. 1 where no amplification is needed, infinite where none suffices.
+    member's k is not used. 1 where no amplification is needed, infinite where none suffices, which
+    is where (33) × (aτ)³ ≥ c³. At least 1 + ((33) − 1)/(c³ − (33)(aτ)³), with equality for fresh
+    noise of amplitude 1 but for the rounding up.
     """
     base = memorisation_ratio(
         world.sigma_noise, world.dim, world.alpha, world.n_examples, world.beta_slow
     )
-    if base <= 1:
+    if base < 1:
         return 1.0
-    c3 = member.fidelity**3
-    tau, a = member.kept_noise, member.amplitude
-    # each growth of (F7) is offset + (k − 1) slope; the feature's is 1 + (k − 1) c³
-    lines = ((1.0, (a * tau) ** 3), (a**3 + tau**3 - (a * tau**2) ** 3, (a * tau**2) ** 3))
-    needed = 1.0
-    for offset, slope in lines:
-        gain = c3 - base * slope
-        missing = base * offset - 1
-        if missing > 0:
-            needed = max(needed, 1 + missing / gain if gain > 0 else inf)
-    return needed
+
+    def first(k: int) -> bool:
+        return family_memorisation(world, replace(member, k=k)) < 1
+
+    every = range(sys.maxsize)
+    found = bisect_left(every, True, lo=2, key=first)
+    return float(found) if found < len(every) else inf
 
 
 def time_to_learn_both(alpha: float, beta_fast: float, beta_slow: float, member: Family) -> float:

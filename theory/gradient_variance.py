@@ -2,7 +2,7 @@
 
 Variance is E‖ĝ − Eĝ‖²_F over data noise, labels and the batch. Counts are fixed
 (N_e fast, N_d slow of N), logits frozen at l, noise independent and Gaussian; every patch
-but one holds noise. `batch_size` is B. Equation numbers refer to theory/README.md.
+but one holds noise. `batch_size` is B. Equation numbers refer to theory/gradient_variance.md.
 """
 
 from __future__ import annotations

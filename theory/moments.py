@@ -2,7 +2,7 @@
 
 Throughout, ξ ~ N(0, sigma² I) in d' dimensions (the noise space, d' = d − 2 for a noise
 patch orthogonal to both features) and w is a filter restricted to that space. Equation
-numbers refer to theory/README.md.
+numbers refer to theory/moments.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Theorem 4.1: what one SAM step does to features and to noise, against one GD step.
 
 Frozen logits unless a function says otherwise. `rho` is SAM's radius, `gradient_norm` is
-‖∇L(W)‖_F over all filters, `n_examples` is n. Equation numbers refer to theory/README.md.
+‖∇L(W)‖_F over all filters, `n_examples` is n. Equation numbers refer to theory/sharpness.md.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def test_every_equation_belongs_to_a_claim() -> None:
 
 
 @pytest.mark.parametrize("claim", CLAIMS.values(), ids=lambda c: c.name)
-def test_a_claim_points_at_a_heading_and_at_labels(claim) -> None:  # noqa: ANN001
+def test_a_claim_points_at_a_heading_and_at_labels(claim) -> None:
     assert claim.anchor in _anchors(PAGES[claim.page])
     assert _cited(claim.equations) <= set(EVERY_LABEL)
     assert f"`{claim.name}`" in PAGES[claim.page], "the page names its check"

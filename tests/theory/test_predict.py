@@ -53,6 +53,65 @@ def test_gradient_variance_by_hand() -> None:
     assert out["ratio"] == pytest.approx(out["upsampled"] / out["generated"])
 
 
+def test_family_end_points() -> None:
+    copies = predicted(*"family --alpha .8 --k 3 --fidelity 1 --kept-noise 1".split())
+    assert copies["effective_k"] == 3
+    assert copies["noise_over_upsampled"] == pytest.approx(1)
+    fresh = predicted(*"family --alpha .8 --k 3 --fidelity 1 --kept-noise 0".split())
+    assert fresh["noise_over_upsampled"] == pytest.approx((0.8 + 0.2 * 3) / (0.8 + 0.2 * 9))
+    half = predicted(*"family --alpha .5 --beta-fast 2 --beta-slow 1 --fidelity .5".split())
+    assert half["effective_k"] == pytest.approx(1 + 4 / 8)
+    assert half["k_star"] == pytest.approx(1 + 7 * 8)
+
+
+def test_best_k_and_strength() -> None:
+    out = predicted(*"best-k --alpha .5 --beta-fast 2 --beta-slow 1 --fidelity 1 --k 8".split())
+    assert out["best_k"] == pytest.approx(8)
+    assert out["time"] == pytest.approx(4.5)  # N'/N at k = 8
+    out = predicted(*"best-k --alpha .5 --fidelity .79".split())
+    assert out["best_k"] == 1  # .79³ < 1 - alpha
+    curve = "best-k --sigma-noise .2 --fidelity-curve 1 .9 0 --kept-noise-curve 1 .1 0"
+    assert predicted(*curve.split())["best_point"] == 1
+
+
+def test_boundaries() -> None:
+    out = predicted(*"sam-noise-boundary --n-examples 1000 --sigma-noise .02".split())
+    at = out["sigma_init_boundary"]
+    given = "sam-noise-boundary --n-examples 1000 --sigma-noise .02 --sigma-init"
+    on = predicted(*given.split(), str(at))
+    assert on["rise"] == pytest.approx(on["damping"])
+    features = predicted(*"sam-feature-boundary --filters 1 --beta-slow .001".split())
+    # one filter, no slow feature: 2 E|z|³ / (3 (1/2) 15) to the power 1/3
+    assert features["sigma_init_boundary"] == pytest.approx((2 * 1.5957691 / 22.5) ** (1 / 3))
+
+
+def test_steps_and_reused_data() -> None:
+    out = predicted(*"steps-to-target --target .1 --loss-gap 1 --smoothness 2 --variance 5".split())
+    assert out["lr"] == pytest.approx(0.1 / (2 * 5 * 2))
+    assert out["steps"] == pytest.approx(8 * 2 * 5 / 0.1**2)
+    # N' = 3 (one fast, one slow twice), B = 2: q = 1/3
+    given = "reused-data --n-examples 2 --alpha .5 --k 2 --batch-size 2 --lr 1 --smoothness .5"
+    out = predicted(*given.split())
+    assert out["bias_upsampled"] == pytest.approx((1 + 2 / 3) / 3)
+    assert out["batch_variance_upsampled"] == pytest.approx((1 - 1 / 3) * (1 / 2 - 1 / 3))
+    assert out["penalty"] == pytest.approx((1 - 1 / 3 - 0.5 * (1 / 2 - 1 / 3)) / 3)
+
+
+def test_extensions() -> None:
+    out = predicted(*"activation --power 5 --alpha .5 --beta-fast 2 --beta-slow 1 --k 3".split())
+    assert out == pytest.approx(
+        {"mean_part": 1, "label_part": 0, "k_star": 32, "sigma_ratio": 4 ** (1 / 6)}
+    )
+    assert predicted(*"activation --power 2".split())["mean_part"] == 0
+    assert predicted(*"activation --rectified".split())["label_part"] == 0.25
+    out = predicted(*"label-noise --label-noise 0 --label-noise-slow .25".split())
+    assert out["k_star"] == pytest.approx(2 * 32)
+    assert predicted(*"class-imbalance --positive .9 --power 2".split())["growth"] == (
+        pytest.approx(0.8)
+    )
+    assert predicted(*"more-patches --n-patches 4".split())["over_two_patches"] == pytest.approx(3)
+
+
 @pytest.mark.parametrize("claim", CLAIMS)
 def test_every_claim_predicts_with_its_defaults(claim: str) -> None:
     numbers = CLAIMS[claim].predict()
@@ -92,6 +151,16 @@ def test_list(tmp_path: Path) -> None:
         ("amplification --beta-fast nan", "beta_fast"),
         ("noise-alignment --k 1e400", "k"),
         ("noise-tolerance --k 1", "k"),
+        ("family --fidelity 0", "fidelity"),
+        ("family-variance --batch-size 401", "batch_size"),
+        ("best-k --fidelity-curve 1 .5 --kept-noise-curve 1", "kept_noise_curve"),
+        ("best-k --fidelity-curve 1 2", "fidelity_curve"),
+        ("sam-noise-boundary --sigma-noise 0", "sigma_noise"),
+        ("sam-boundary --projection -1", "projection"),
+        ("reused-data --lr 2", "lr"),
+        ("activation --power 1", "power"),
+        ("label-noise --label-noise .5", "label_noise"),
+        ("steps-to-target --target 0", "target"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments: str, named: str) -> None:
