@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sim.data import FAST, SLOW, DataConfig, Dataset, batch_index, labels
 from sim.network import CUBE, Activation, Logits, gradient, logit_term, output
+from theory.gradient_variance import Filters
 
 
 def feature_alignment(W: Tensor) -> Tensor:
@@ -76,6 +77,13 @@ def batch_variance(W: Tensor, data: Dataset, batch_size: int, logits: Logits = N
     full = gradient(W, data, logits).square().sum((-1, -2))
     each = squared_norms(W, data, logits).mean(-1)
     return (each - full) / batch_size * (data.n - batch_size) / (data.n - 1)
+
+
+def filter_sums(W: Tensor) -> Filters:
+    """What Theorem 4.3 needs to know of given filters (J, d)."""
+    quartic = W[:, [FAST, SLOW]].pow(4).sum(0)
+    off_features = W[:, 2:].square().sum(1).square().sum()
+    return Filters(float(off_features), float(quartic[0]), float(quartic[1]))
 
 
 def squared_norms(

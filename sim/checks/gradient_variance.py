@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from sim.checks.base import Check, Plan, Quantity, quantity
-from sim.data import FAST, SLOW, DataConfig, Dataset, batch_index, generate, sample, upsample
-from sim.measure import Estimate
+from sim.data import SLOW, DataConfig, Dataset, batch_index, generate, sample, upsample
+from sim.measure import Estimate, filter_sums
 from sim.network import gradient, init
 from theory import gradient_variance as theory
 
@@ -48,7 +48,7 @@ def _measure(plan: Plan) -> list[Quantity]:
         fixed[:, SLOW] *= 2  # so that the slow feature's variance can be seen beside the fast one's
         given = {
             "config": config,
-            "filters": None if random else _filters(fixed),
+            "filters": None if random else filter_sums(fixed),
             "sigma_synthetic": sigma,
             "k": k,
             "batch_size": batch_size,
@@ -84,15 +84,6 @@ def _measure(plan: Plan) -> list[Quantity]:
             label = "extra term of U at the full batch, V_U/V_G - 1"
             out.append(quantity(label, Estimate(value - 1, error), what="extra", **given))
     return out
-
-
-def _filters(W: Tensor) -> theory.Filters:
-    """What Theorem 4.3 needs of a given W (J, d)."""
-    return theory.Filters(
-        float(W[:, 2:].square().sum(1).square().sum()),
-        float(W[:, FAST].pow(4).sum()),
-        float(W[:, SLOW].pow(4).sum()),
-    )
 
 
 def _batch_gradient(

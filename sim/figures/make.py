@@ -12,13 +12,14 @@ from typing import Any
 import matplotlib as mpl
 import torch
 from joblib import Parallel, delayed
+from matplotlib.figure import Figure as Canvas
 
 from sim.figures import FIGURES
 from sim.figures.base import Figure, Json, Part
 from sim.progress import progress, say
 from sim.provenance import sources, versions
 from sim.style import STYLE
-from theory.files import check_writable, whole_file, write_json
+from theory.files import check_writable, read_json, whole_file, write_json
 from theory.parameters import require
 
 
@@ -95,6 +96,15 @@ def _found(out: Path, figure: Figure, made_by: Json) -> Json | None:
         return found if found["made_by"] == made_by else None
     except (ValueError, KeyError, TypeError):
         return None  # not one of ours, or damaged: it is computed anew and replaced whole
+
+
+def saved(path: Path) -> Canvas:
+    """The plot of a figure's JSON file, drawn from what it holds, whatever code computed it."""
+    found = read_json(path, "figure", ("figure", "data"))
+    name = found["figure"]
+    require(name in FIGURES, "figure", name, f"one of {', '.join(FIGURES)}")
+    with mpl.rc_context(STYLE):
+        return FIGURES[name].draw(found["data"])
 
 
 def _draw(figure: Figure, data: Json, path: Path) -> None:
