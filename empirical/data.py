@@ -7,21 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 
+from empirical.datasets.base import Images, stratified_order
+from empirical.datasets.digits import digits
 from empirical.settings import Settings
 from empirical.streams import numpy_stream
 from theory.parameters import require
-
-
-@dataclass(frozen=True)
-class Images:
-    """pixels: uint8 (n, channels, height, width); labels: int64 (n,); classes: their names."""
-
-    pixels: Tensor
-    labels: Tensor
-    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -43,35 +35,13 @@ class Split:
     pool: np.ndarray
 
 
-def _digits() -> Images:
-    """scikit-learn's digits (UCI optdigits test set): grey values 0 to 16, spread over 0 to 255."""
-    raw, labels = load_digits(return_X_y=True)
-    pixels = np.rint(raw.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
-    return Images(
-        torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64)), tuple("0123456789")
-    )
-
-
-_LOADERS: dict[str, Callable[[], Images]] = {"digits": _digits}
+_LOADERS: dict[str, Callable[[], Images]] = {"digits": digits}
 _LAYOUTS = {"digits": Layout(pool=500, validation=197, n_train=(100, 300))}
 
 
 def load(dataset: str) -> Images:
     """Load a data set by name."""
     return _LOADERS[dataset]()
-
-
-def stratified_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random order in which every stretch holds the classes in (nearly) their shares.
-
-    Within a class the order is random; example number r of a class with n stands at the
-    share (r + u) / n of the whole, u uniform in [0, 1).
-    """
-    place = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        place[members] = (np.arange(len(members)) + rng.random(len(members))) / len(members)
-    return np.argsort(place, kind="stable")
 
 
 def n_splits(dataset: str, n: int, n_train: int) -> int:
