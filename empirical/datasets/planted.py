@@ -6,6 +6,12 @@ beta_fast, the others the slow one, with the lower contrast beta_slow; at a rand
 with the 1/f amplitude spectrum of natural images. So the slow examples are known, and so is what a
 faithful generator does: the same feature at the same place, fresh noise (`PlantedSet.regenerate`).
 Unlike the definition, noise covers the feature too, and is not orthogonal to it.
+
+At the defaults 0.15% of the pixels clip. A network of four convolutions without batch norm (24 to
+64 channels, SGD, batches of 100, one seed) errs after 3 epochs on 1% of the fast training images
+and 87% of the slow ones (with batch norm: 0.4% and 71% after 2). Trained to the end (14 epochs)
+it errs on 13% of the slow test images; on 1.5% with three regenerated images for each slow one
+(10 epochs; with batch norm 8% after 10 and 3.5% after 8).
 """
 
 from __future__ import annotations
@@ -47,7 +53,7 @@ class PlantedConfig:
     """share of each class that has the fast feature"""
     beta_fast: float = 0.2
     """contrast of a fast feature over its patch"""
-    beta_slow: float = 0.08
+    beta_slow: float = 0.07
     """contrast of a slow feature over its patch"""
     sigma_noise: float = 0.1
     """contrast of the noise"""
