@@ -1,0 +1,1 @@
+"""Generators of faithful synthetic images, behind one small interface: see `base`."""

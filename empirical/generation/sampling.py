@@ -1,0 +1,245 @@
+"""Denoising over a part of a diffusion: any of diffusers' schedulers, started in the middle.
+
+SDEdit (Meng et al. 2022) by hand. What the network says is turned into a prediction of the clean
+image here, clipped, and handed to the scheduler as noise, so that all of them behave alike.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import PNDMScheduler  # pyright: ignore[reportPrivateImportUsage]
+from torch import Tensor
+
+from empirical.generation.base import check_strength, one_line, share_of_steps
+from theory.parameters import ParameterError, require
+
+ALIASES = {
+    "ddpm": "DDPMScheduler",
+    "ddim": "DDIMScheduler",
+    "pndm": "PNDMScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "euler-ancestral": "EulerAncestralDiscreteScheduler",
+    "heun": "HeunDiscreteScheduler",
+    "dpm++": "DPMSolverMultistepScheduler",
+    "unipc": "UniPCMultistepScheduler",
+}
+"""Short names of the schedulers in wide use."""
+
+SPACINGS = ("trailing", "leading", "linspace")
+TOLERANCE = 0.05
+"""By how much of black to white a scheduler may miss a known image: those that end at timestep 0,
+one short of the image, miss it by 0.01 to 0.04."""
+
+PREDICTIONS = ("epsilon", "sample", "v_prediction")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How images are denoised.
+
+    Raises:
+        ParameterError: a value is not allowed.
+    """
+
+    scheduler: str = "ddim"
+    """ddpm, ddim, pndm, euler, euler-ancestral, heun, dpm++, unipc, or a class of diffusers"""
+    steps: int = 50
+    """denoising steps of a whole trajectory, of which strength leaves a share"""
+    fixed_steps: bool = False
+    """steps are those of every image, whatever its strength, and the trajectory is cut finer"""
+    spacing: str = "trailing"
+    """of the timesteps, in diffusers' words: trailing, leading or linspace"""
+    guidance: float = 1.0
+    """classifier-free guidance scale; 1 is none"""
+    clip: bool = True
+    """predictions of the clean image are clipped to black and white"""
+    eta: float = 0.0
+    """DDIM's share of fresh noise in a step: 0 none, 1 as much as DDPM"""
+
+    def __post_init__(self) -> None:
+        ok = isinstance(self.steps, int) and self.steps >= 1
+        require(ok, "steps", self.steps, "a whole number of at least 1")
+        require(self.spacing in SPACINGS, "spacing", self.spacing, " or ".join(SPACINGS))
+        require(0 < self.guidance < float("inf"), "guidance", self.guidance, "a number above 0")
+        require(0 <= self.eta <= 1, "eta", self.eta, "in [0, 1]")
+        scheduler_class(self.scheduler)
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """One way down.
+
+    calls: timesteps of the network's calls, high to low; step_of: for each the number of its step,
+    from 1 on (a step of second order takes two calls).
+    """
+
+    scheduler: Any
+    calls: Tensor
+    step_of: tuple[int, ...]
+
+    @property
+    def steps(self) -> int:
+        return self.step_of[-1]
+
+
+def scheduler_class(name: str) -> Any:
+    """A scheduler class of diffusers, by its name or a short one.
+
+    Raises:
+        ParameterError: there is none, or it is for another kind of diffusion.
+    """
+    kind = getattr(diffusers, ALIASES.get(name, name), None)
+    allowed = f"{', '.join(ALIASES)}, or the name of a scheduler of diffusers"
+    require(isinstance(kind, type) and hasattr(kind, "step"), "scheduler", name, allowed)
+    return kind
+
+
+def grid(sampling: Sampling, strength: float, train_steps: int) -> tuple[int, int]:
+    """Steps of the whole trajectory, and how many of them are done at a strength.
+
+    Raises:
+        ParameterError: strength is outside (0, 1], leaves no step, or no room for fixed steps.
+    """
+    check_strength(strength)
+    if not sampling.fixed_steps:
+        least = f"at most {train_steps}, the steps of the diffusion"
+        require(sampling.steps <= train_steps, "steps", sampling.steps, least)
+        return sampling.steps, share_of_steps(sampling.steps, strength)
+    whole = round(sampling.steps / strength)
+    least = f"at least {sampling.steps / train_steps:g} ({sampling.steps} steps)"
+    require(whole <= train_steps, "strength", strength, least)
+    return whole, sampling.steps
+
+
+def denoising(schedule: Mapping[str, Any], sampling: Sampling, strength: float) -> Denoising:
+    """The way down from a strength, with a scheduler of its own (they keep state).
+
+    schedule: a scheduler's configuration, as in scheduler_config.json, with the betas.
+
+    Raises:
+        ParameterError: see `grid`; or the scheduler does not find back to an image from there.
+    """
+    missed = _missed(_denoising(schedule, sampling, strength), sampling.eta)
+    allowed = (
+        f"one that finds back to an image that the network knows; from strength {strength:g} in "
+        f"{sampling.steps} steps it misses it by {missed:.2f} of black to white"
+    )
+    require(missed < TOLERANCE, "scheduler", sampling.scheduler, allowed)
+    return _denoising(schedule, sampling, strength)
+
+
+def _missed(way: Denoising, eta: float) -> float:
+    """How far from a known image a way ends, in units of black to white.
+
+    Some of diffusers' schedulers go wrong without a word when they begin in the middle (linear
+    multistep, in version 0.42) or at pure noise (PNDM). This is one pixel, so it costs nothing.
+    """
+    clean, noise = torch.full((1, 1, 1, 1), 0.5), torch.full((1, 1, 1, 1), -0.8)
+    extra = step_arguments(way.scheduler, [torch.Generator().manual_seed(0)], eta)
+    try:
+        images = way.scheduler.add_noise(clean, noise, way.calls[:1])
+        for timestep in way.calls:
+            noisy = way.scheduler.scale_model_input(images, timestep)
+            share = signal_share(way.scheduler, timestep)
+            _, noise = clean_and_noise(clean, noisy, share, "sample", clip=True)
+            images = way.scheduler.step(noise, timestep, images, **extra).prev_sample
+    except (ArithmeticError, LookupError, NotImplementedError, TypeError, ValueError):
+        return math.inf
+    missed = abs(float(images - clean)) / 2
+    return math.inf if math.isnan(missed) else missed
+
+
+def step_arguments(
+    scheduler: Any, streams: Sequence[torch.Generator], eta: float
+) -> dict[str, Any]:
+    """What a scheduler's `step` takes: the images' own streams, and DDIM's eta.
+
+    All of them draw from a list of generators image by image.
+    """
+    values = {"generator": list(streams), "eta": eta}
+    taken = inspect.signature(scheduler.step).parameters
+    return {name: value for name, value in values.items() if name in taken}
+
+
+def _denoising(schedule: Mapping[str, Any], sampling: Sampling, strength: float) -> Denoising:
+    whole, done = grid(sampling, strength, schedule.get("num_train_timesteps", 1000))
+    kind = scheduler_class(sampling.scheduler)
+    allowed = inspect.signature(kind.__init__).parameters
+    # Noise is what every scheduler takes. PNDM's Runge-Kutta steps can only come first, at t = T.
+    values = {
+        "timestep_spacing": sampling.spacing,
+        "prediction_type": "epsilon",
+        "skip_prk_steps": True,
+    }
+    values = {name: value for name, value in values.items() if name in allowed}
+    try:
+        scheduler = kind.from_config(dict(schedule), **values)
+        scheduler.set_timesteps(whole)
+        timesteps, order = scheduler.timesteps, getattr(scheduler, "order", 1)
+        pndm = isinstance(scheduler, PNDMScheduler)
+        fits = len(timesteps) == (whole + (whole > 1) if pndm else order * (whole - 1) + 1)
+        fits = fits and all(
+            hasattr(scheduler, name)
+            for name in ("alphas_cumprod", "add_noise", "scale_model_input", "init_noise_sigma")
+        )
+    except (TypeError, ValueError, ImportError, AttributeError) as error:
+        raise ParameterError(
+            "scheduler", sampling.scheduler, f"one for this model ({one_line(error)})"
+        ) from error
+    usual = "one for diffusions like DDPM's, that can be started in the middle"
+    require(fits, "scheduler", sampling.scheduler, usual)
+    if pndm:
+        return Denoising(scheduler, *_pndm_calls(timesteps, done))
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(order * (whole - done))
+    calls = timesteps[order * (whole - done) :]
+    return Denoising(scheduler, calls, tuple(i // order + 1 for i in range(len(calls))))
+
+
+def _pndm_calls(timesteps: Tensor, done: int) -> tuple[Tensor, tuple[int, ...]]:
+    """PNDM does its first step twice, and so calls at the second timestep twice.
+
+    It counts its own steps, so the repetition has to move to where the way down begins.
+    """
+    last = torch.cat([timesteps[:1], timesteps[2:]])[-done:]
+    if done == 1:
+        return last, (1,)
+    return torch.cat([last[:2], last[1:]]), (1, *range(1, done + 1))
+
+
+def signal_share(scheduler: Any, timestep: Tensor) -> float:
+    """ᾱ at a timestep: how much of the variance is still the image's.
+
+    Schedulers that work on image + sigma × noise scale the network's input by √ᾱ, at timesteps
+    that need not be whole; the others leave it alone.
+    """
+    scale = float(scheduler.scale_model_input(torch.ones((), dtype=torch.float64), timestep))
+    return scale**2 if scale < 1 else float(scheduler.alphas_cumprod[int(timestep)])
+
+
+def clean_and_noise(
+    output: Tensor, noisy: Tensor, share: float, prediction: str, clip: bool
+) -> tuple[Tensor, Tensor]:
+    """The clean image and the noise that a network's output speaks of, both like `noisy`.
+
+    noisy = √ᾱ clean + √(1 - ᾱ) noise, ᾱ = share.
+    """
+    a, b = share**0.5, (1 - share) ** 0.5
+    if prediction == "sample":
+        clean = output
+    elif prediction == "v_prediction":
+        clean = a * noisy - b * output
+    else:
+        clean = (noisy - b * output) / a
+    if clip:
+        clean = clean.clamp(-1, 1)
+    elif prediction == "epsilon":
+        return clean, output
+    return clean, (noisy - a * clean) / b
