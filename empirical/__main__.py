@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,13 +13,20 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
+from empirical import presets
+from empirical.machine import HERE, Machine
+from empirical.presets import PRESETS
 from empirical.settings import Comparison, Settings, Tuning
 from theory.cli import parse_or_exit
 from theory.cli import run as run_command
 
 Flat = Annotated[Settings, tyro.conf.arg(name="")]
+FlatMachine = Annotated[Machine, tyro.conf.arg(name="")]
 FlatComparison = Annotated[Comparison, tyro.conf.arg(name="")]
 FlatTuning = Annotated[Tuning, tyro.conf.arg(name="")]
+Preset = Annotated[
+    str | None, tyro.conf.arg(help=f"start from the values of {', '.join(PRESETS)}", metavar="NAME")
+]
 
 
 def after_parsing(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
@@ -33,53 +42,130 @@ def after_parsing(command: Callable[..., None]) -> Callable[..., Callable[[], No
     return bind
 
 
-def select(settings: Flat, out: Path) -> None:
+def starting_from(settings: Settings, command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with these settings as the parser's defaults."""
+    signature = inspect.signature(command)
+    if "settings" in signature.parameters:
+        parameters = dict(signature.parameters)
+        parameters["settings"] = parameters["settings"].replace(default=settings)
+        command.__signature__ = signature.replace(parameters=list(parameters.values()))  # type: ignore[attr-defined]
+    return command
+
+
+def start(arguments: Sequence[str]) -> Settings:
+    """The settings that a command line starts from, by its preset, data set and arm."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag in ("--preset", "--dataset", "--arm"):
+        parser.add_argument(flag, nargs="?")
+    known, _ = parser.parse_known_args(arguments)
+    return presets.base(known.preset, known.dataset, known.arm)
+
+
+def select(
+    settings: Flat, *, out: Path, machine: FlatMachine = HERE, preset: Preset = None
+) -> None:
     """Find the slow examples (Algorithm 1, steps 1 and 2) and write OUT/selection.json.
 
     For example: python -m empirical select --dataset digits --seed 3 --out runs/tada
+
+    or with the highest losses: python -m empirical select --preset cifar10-resnet18
+    --selection loss --theta .3 --out runs/loss
     """
     from empirical.run import select
 
-    slow = select(settings, out)
+    slow = select(settings, out, machine)
     print(f"{int(slow.train.sum())} of {len(slow.train)} slow: {out / 'selection.json'}")
 
 
-def generate(settings: Flat, out: Path) -> None:
+def stability(
+    settings: Flat,
+    *,
+    out: Path,
+    seeds: int = 5,
+    machine: FlatMachine = HERE,
+    preset: Preset = None,
+) -> None:
+    """How alike the slow examples of several seeds are: Jaccard index, overlap, and chance.
+
+    Writes OUT/stability.json and OUT/stability.png, and each seed's selection in a folder.
+
+    For example: python -m empirical stability --dataset digits --seeds 5 --out runs/stability
+    """
+    from empirical.stability import stability
+
+    found = stability(settings, out, seeds, machine)
+    print(
+        f"slow {100 * found['share']:.0f}%, Jaccard {found['jaccard']:.2f} "
+        f"(by chance {found['chance']:.2f}), overlap {found['overlap']:.2f}: "
+        f"{out / 'stability.json'}"
+    )
+
+
+def generate(
+    settings: Flat, *, out: Path, machine: FlatMachine = HERE, preset: Preset = None
+) -> None:
     """Train the generator and make the synthetic images (steps 1 to 3) in OUT/synthetic.
 
     For example: python -m empirical generate --arm tada --k 2 --strength .7 --out runs/tada
     """
     from empirical.run import generate
 
-    print(f"{len(generate(settings, out))} synthetic images: {out / 'synthetic'}")
+    print(f"{len(generate(settings, out, machine))} synthetic images: {out / 'synthetic'}")
 
 
-def train(settings: Flat, out: Path) -> None:
+def train(
+    settings: Flat,
+    *,
+    out: Path,
+    machine: FlatMachine = HERE,
+    preset: Preset = None,
+    dry_run: bool = False,
+) -> None:
     """Train and score the network (step 4), and do first what OUT lacks of the steps before.
 
     For example: python -m empirical train --arm tada --k 2 --strength .7 --out runs/tada
     """
-    run(settings, out)
+    run(settings, out=out, machine=machine, preset=preset, dry_run=dry_run)
 
 
-def run(settings: Flat, out: Path) -> None:
+def run(
+    settings: Flat,
+    *,
+    out: Path,
+    machine: FlatMachine = HERE,
+    preset: Preset = None,
+    dry_run: bool = False,
+) -> None:
     """The whole of Algorithm 1; the result is OUT/result.json.
 
     For example: python -m empirical run --dataset digits --arm tada --k 2 --optimizer sam
     --seed 3 --out runs/tada. The same command goes on where it was stopped, and gives the same
     bytes in another folder.
+
+    The paper's experiment, planned only: python -m empirical run --preset cifar10-resnet18
+    --arm tada --optimizer sam --out runs/cifar --dry-run. On several GPUs: accelerate launch -m
+    empirical run ... or torchrun -m empirical run ...
     """
+    console = Console(highlight=False, soft_wrap=True)
+    if dry_run:
+        from empirical.plan import plan, tables
+
+        for table in tables(plan(settings, out)):
+            console.print(table)
+        return
+    from empirical import ranks
     from empirical.run import run
 
-    result = run(settings, out)
-    Console(highlight=False, soft_wrap=True).print(
-        f"{result['arm']}, {result['optimizer']}, seed {result['seed']}: "
-        f"test error {100 * result['test_error']:.2f}%, "
-        f"slow {100 * result['slow_fraction']:.0f}%, "
-        f"{result['n_original']} real + {result['n_synthetic']} synthetic images: "
-        f"{out / 'result.json'}",
-        markup=False,
-    )
+    result = run(settings, out, machine)
+    if ranks.is_first():
+        console.print(
+            f"{result['arm']}, {result['optimizer']}, seed {result['seed']}: "
+            f"test error {100 * result['test_error']:.2f}%, "
+            f"slow {100 * result['slow_fraction']:.0f}%, "
+            f"{result['n_original']} real + {result['n_synthetic']} synthetic images: "
+            f"{out / 'result.json'}",
+            markup=False,
+        )
 
 
 def compare(comparison: FlatComparison, out: Path, jobs: int = 2) -> None:
@@ -134,6 +220,7 @@ def reproduce(comparison: FlatComparison, out: Path, jobs: int | None = None) ->
 COMMANDS: dict[str, Any] = {
     "run": run,
     "select": select,
+    "stability": stability,
     "generate": generate,
     "train": train,
     "compare": compare,
@@ -146,10 +233,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command line and exit."""
 
     def command() -> None:
-        commands = {name: after_parsing(function) for name, function in COMMANDS.items()}
+        words = sys.argv[1:] if arguments is None else arguments
+        begin = start(words)
+        commands = {
+            name: starting_from(begin, after_parsing(function))
+            for name, function in COMMANDS.items()
+        }
         work: Callable[[], None] = parse_or_exit(
             lambda: tyro.extras.subcommand_cli_from_dict(
-                commands, prog="python -m empirical", description=__doc__, args=arguments
+                commands, prog="python -m empirical", description=__doc__, args=words
             )
         )
         work()

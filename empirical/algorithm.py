@@ -158,7 +158,7 @@ def generate(
 
 def training_steps(settings: Settings, n_members: int) -> int:
     """Optimizer steps of the final training, by the budget."""
-    n = n_members if settings.budget == "epochs" else settings.n_train
+    n = n_members if settings.budget == "epochs" else settings.train_images or n_members
     return settings.epochs * training.steps_per_epoch(n, settings.batch_size)
 
 

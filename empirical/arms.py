@@ -19,7 +19,8 @@ def training_set(
     - upsample: every slow real image k times;
     - tada: k - 1 synthetic images (copies 1 to k - 1) for every slow one;
     - syn-rand: as many as tada, for random examples;
-    - syn-all: one synthetic image (copy 1) for every example.
+    - syn-all, boomerang: one synthetic image (copy 1) for every example; boomerang's are made at
+      low strength (Luzi et al. 2022).
 
     An image of the same source and copy is the same in all arms.
     """
@@ -30,8 +31,9 @@ def training_set(
         "tada": sources[slow],
         "syn-rand": np.sort(rng.choice(sources, size=int(slow.sum()), replace=False)),
         "syn-all": sources,
+        "boomerang": sources,
     }[arm]
-    copies = [1] if arm == "syn-all" else range(1, k)
+    copies = [1] if arm in ("syn-all", "boomerang") else range(1, k)
     return real + [
         (int(source), 0 if arm == "upsample" else copy) for source in chosen for copy in copies
     ]

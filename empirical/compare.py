@@ -18,11 +18,13 @@ import numpy as np
 
 from empirical import algorithm, arms
 from empirical.data import Split, load, n_splits, partition
+from empirical.files import open_folder
 from empirical.generator import Generator, Recipe, train_generator
 from empirical.parallel import run_all
-from empirical.run import generator_data, open_folder, stored_images, versions
 from empirical.settings import ARMS, SYNTHETIC_ARMS, Comparison, Settings
 from empirical.statistics import LEVEL, RULE, clustered, verdict
+from empirical.synthesis import diffusion, generator_data, stored_images
+from empirical.versions import versions
 from sim.progress import progress
 from theory.files import digest, read_json, write_json
 from theory.parameters import require
@@ -109,7 +111,8 @@ def run_split(comparison: Comparison, generator_data: str, split: int, out: Path
         pairs = needed(comparison.cells(generator_data, split), parts, slow[seed].train, seed)
         folder = store_folder(out, any_cell, seed)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        synthetic.append(stored_images(images, pairs, any_cell, generator, seed, folder))
+        maker = diffusion(images, any_cell, generator, seed)
+        synthetic.append(stored_images(images, pairs, any_cell, maker, seed, folder))
     with progress(f"{generator_data} generator, split {split}: cells", len(cells)) as advance:
         for cell in cells:
             start = time.monotonic()

@@ -12,13 +12,15 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from theory.files import whole_file
-from theory.parameters import ParameterError
+from theory.files import read_json, whole_file, write_json
+from theory.parameters import ParameterError, require
 
 
 @contextmanager
@@ -40,6 +42,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_figure(path: Path, figure: Figure, dpi: int = 130) -> None:
+    """Write a PNG file whole or not at all; the same figure gives the same bytes."""
+    with whole_file(path) as part:
+        figure.savefig(part, format="png", dpi=dpi, metadata={"Software": None})
 
 
 def write_tensors(
@@ -70,3 +78,33 @@ def read_tensors(
         if name not in found or name not in like or found[name].shape != like[name].shape:
             raise ParameterError(what, path, f"a file of this network (differs at {name!r})")
     return found, metadata
+
+
+def open_folder(out: Path, record: dict[str, Any], stages: tuple[str, ...]) -> None:
+    """Make `out` the folder of the run with these settings, or check that it is.
+
+    Raises:
+        ParameterError: `out` was begun with other settings (the first that differs is named), or
+            holds files of a run but no settings.
+        OSError: it cannot be written.
+    """
+    path = out / "settings.json"
+    if path.exists():
+        found = read_json(path, "settings")
+        for name in sorted(set(record) | set(found)):
+            require(
+                name in record and name in found and record[name] == found[name],
+                name,
+                record.get(name),
+                f"{found.get(name)} as in {path}, or another --out",
+            )
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    for stage in stages:
+        require(
+            not (out / stage).exists(),
+            "out",
+            out,
+            f"a new folder or one with settings.json (it holds {stage} of another run)",
+        )
+    write_json(path, record)

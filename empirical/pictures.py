@@ -12,8 +12,8 @@ from empirical import algorithm
 from empirical.arms import Pair
 from empirical.compare import make_generator, needed, store_folder
 from empirical.data import Images, load, partition
-from empirical.run import generate, select, stored_images
 from empirical.settings import Comparison, Settings
+from empirical.synthesis import diffusion, stored_images
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ def gallery(
 
 def run_gallery(settings: Settings, out: Path, per_class: int = 1) -> Gallery:
     """The gallery of one run's folder (an arm with synthetic images of slow sources)."""
+    from empirical.run import generate, select
+
     images = load(settings.dataset)
     synthetic = generate(settings, out)
     train = partition(images, settings).train
@@ -84,5 +86,6 @@ def comparison_gallery(
     pairs = needed(cells, parts, slow, seed)
     generator = make_generator(cells[0], out)
     folder = store_folder(out, cells[0], seed)
-    synthetic = stored_images(images, pairs, cells[0], generator, seed, folder)
+    maker = diffusion(images, cells[0], generator, seed)
+    synthetic = stored_images(images, pairs, cells[0], maker, seed, folder)
     return gallery(images, parts.train, slow, synthetic, per_class)

@@ -16,8 +16,8 @@ from rich.console import Console
 from empirical.compare import compare
 from empirical.pictures import comparison_gallery
 from empirical.report import write_report
-from empirical.run import versions
 from empirical.settings import Comparison
+from empirical.versions import versions
 from sim.progress import say
 from sim.provenance import sources
 from sim.verify import as_json, table, verify_with_progress

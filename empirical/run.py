@@ -1,20 +1,23 @@
 """The whole of Algorithm 1 in one folder, stage by stage, each found again when it is finished.
 
-In the folder, in this order: settings.json, selection.json, generator/, synthetic/,
-network.safetensors, result.json. A killed run goes on from the last finished stage (the generator
-from its last checkpoint) and ends with the same bytes.
+In the folder, in this order: settings.json, early/ and selection.json, generator/, synthetic/,
+training/, network.safetensors, result.json. A killed run goes on from the last finished stage, or
+from that stage's last checkpoint, and on a CPU ends with the same bytes.
 
     from pathlib import Path
     from empirical.run import Settings, run
 
     result = run(Settings(arm="tada", k=2, optimizer="sam", seed=3), Path("runs/tada"))
     print(result["test_error"], result["slow_fraction"])
+
+Under `accelerate launch` or torchrun all processes train, and the first alone writes.
 """
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,27 +27,38 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from empirical import algorithm, arms
+from empirical import algorithm, arms, networks, ranks, scoring, synthesis
 from empirical.arms import Pair
-from empirical.data import Images, Split, load, partition
-from empirical.files import file_digest, write_tensors
-from empirical.generator import Generator, Recipe, train_generator
+from empirical.batches import TrainingSet
+from empirical.data import Split, cut, open_set
+from empirical.datasets.base import ImageSet
+from empirical.datasets.planted import PlantedSet
+from empirical.devices import accelerated
+from empirical.early import find_slow, fresh_network, take
+from empirical.engine import train
+from empirical.files import file_digest, open_folder, write_tensors
+from empirical.generator import Recipe as GeneratorRecipe
+from empirical.generator import train_generator
+from empirical.machine import HERE, Machine
+from empirical.recipes import Recipe
 from empirical.settings import Settings
-from empirical.store import Row, read_store, write_store
-from sim import provenance
+from empirical.streams import seed_for
+from empirical.synthesis import Maker, generator_data, stored_images
+from empirical.versions import versions
 from sim.progress import progress, say
 from theory.files import digest, read_json, write_json
 from theory.parameters import ParameterError, require
 
-__all__ = ["Settings", "Workplace", "generate", "open_folder", "run", "select", "versions"]
+__all__ = ["Machine", "Settings", "Workplace", "generate", "run", "select"]
 
-NETWORK = "network.safetensors"
+NETWORK, TIMINGS = "network.safetensors", "timings.json"
 
-STAGES = ("selection.json", "generator", "synthetic", NETWORK, "result.json")
+STAGES = ("selection.json", "generator", "synthetic", "training", NETWORK, "result.json")
 
 SELECTION_DEPENDS_ON = (
     *("dataset", "n_train", "split", "seed", "network", "batch_size", "momentum", "weight_decay"),
-    *("separating_epoch", "separating_lr", "outputs"),
+    *("separating_epoch", "separating_epochs", "separating_lr", "augmentation", "precision"),
+    *("selection", "clusters", "theta", "outputs", "accumulation", "channels_last"),
 )
 
 RESULT_KEYS = (
@@ -53,65 +67,42 @@ RESULT_KEYS = (
 )
 
 
-def versions() -> dict[str, str]:
-    """Versions that a result depends on."""
-    return provenance.versions("diffusers", "scikit-learn")
-
-
 @dataclass(frozen=True)
 class Workplace:
     """A run's folder, its settings and its data."""
 
     settings: Settings
     out: Path
-    images: Images
+    data: ImageSet
     split: Split
+    machine: Machine = HERE
 
     @contextmanager
     def timed(self, stage: str, seconds: float = 0.0) -> Iterator[None]:
         """Note the seconds of a stage in timings.json, `seconds` spent earlier included."""
-        path = self.out / "timings.json"
-        known = read_json(path, "timings") if path.exists() else {}
+        path = self.out / TIMINGS
         start = time.monotonic()
         yield
-        write_json(path, known | {stage: round(seconds + time.monotonic() - start, 2)})
+        if ranks.is_first():
+            known = read_json(path, "timings") if path.exists() else {}
+            write_json(path, known | {stage: round(seconds + time.monotonic() - start, 2)})
 
 
-def open_folder(out: Path, record: dict[str, Any], stages: tuple[str, ...]) -> None:
-    """Make `out` the folder of the run with these settings, or check that it is.
-
-    Raises:
-        ParameterError: `out` was begun with other settings (the first that differs is named), or
-            holds files of a run but no settings.
-        OSError: it cannot be written.
-    """
-    path = out / "settings.json"
-    if path.exists():
-        found = read_json(path, "settings")
-        for name in sorted(set(record) | set(found)):
-            require(
-                name in record and name in found and record[name] == found[name],
-                name,
-                record.get(name),
-                f"{found.get(name)} as in {path}, or another --out",
-            )
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    for stage in stages:
-        require(
-            not (out / stage).exists(),
-            "out",
-            out,
-            f"a new folder or one with settings.json (it holds {stage} of another run)",
-        )
-    write_json(path, record)
-
-
-def _open(settings: Settings, out: Path) -> Workplace:
-    images = load(settings.dataset)
-    split = partition(images, settings)
-    open_folder(out, settings.record(), STAGES)
-    return Workplace(settings, out, images, split)
+def _open(settings: Settings, out: Path, machine: Machine) -> Workplace:
+    ranks.start(machine.cpu)
+    # a network that does not exist, or does not fit, is named before anything is written
+    data = open_set(settings, machine.data, machine.download)
+    split = cut(data, settings)
+    size = settings.train_images or len(split.train)
+    require(settings.batch_size <= size, "batch_size", settings.batch_size, f"at most {size}")
+    with torch.device("meta"):
+        networks.make(settings.network, data.channels, data.side, len(data.classes))
+    with accelerated(final_recipe(settings, size), machine.cpu, machine.trackers, out):
+        pass  # what this machine cannot do is said now
+    ranks.first_does(lambda: open_folder(out, settings.record(), STAGES))
+    if (out / TIMINGS).exists():
+        read_json(out / TIMINGS, "timings")
+    return Workplace(settings, out, data, split, machine)
 
 
 def _selected(place: Workplace) -> algorithm.Slow:
@@ -131,82 +122,49 @@ def _selected(place: Workplace) -> algorithm.Slow:
             np.isin(place.split.train, found["slow"]), np.isin(place.split.test, found["slow_test"])
         )
     with place.timed("selection"):
-        slow = algorithm.find_slow(
-            place.images, place.split, place.settings, [place.settings.seed]
-        )[0]
+        found = find_slow(
+            place.data, place.split, place.settings, place.out / "early", place.machine
+        )
+    slow = found.slow
+
+    def write() -> None:
         write_json(
             path,
             {
                 "fingerprint": made_by,
+                "separating_epoch": found.epoch,
                 "slow_fraction": float(slow.train.mean()),
+                **found.about,
                 "slow": place.split.train[slow.train].tolist(),
                 "slow_test": place.split.test[slow.test].tolist(),
             },
         )
+        shutil.rmtree(place.out / "early", ignore_errors=True)
+
+    ranks.first_does(write)
     return slow
 
 
-def generator_data(images: Images, split: Split, settings: Settings) -> tuple[Tensor, Tensor]:
-    """The images that the generator is trained on, and their labels."""
-    rows = torch.from_numpy(split.pool if settings.generator_data == "pool" else split.train)
-    return images.pixels[rows], images.labels[rows]
-
-
-def _generator(place: Workplace) -> Generator:
-    """generator/, loaded, gone on with or trained."""
-    pixels, labels = generator_data(place.images, place.split, place.settings)
+def _maker(place: Workplace) -> Maker:
+    """What makes the synthetic images; a generator is trained, or gone on with."""
+    settings, data = place.settings, place.data
+    if isinstance(data, PlantedSet) and settings.generator_data == "ideal":
+        return synthesis.ideal(data, settings, settings.seed)
+    pixels, labels = generator_data(data.train, place.split, settings)
     folder = place.out / "generator"
     new = not folder.exists()
     generator = train_generator(
         pixels,
         labels,
-        len(place.images.classes),
-        Recipe(steps=place.settings.generator_steps),
-        place.settings.generator_seed,
+        len(data.classes),
+        GeneratorRecipe(steps=settings.generator_steps),
+        settings.generator_seed,
         folder,
     )
     if new:
         with place.timed("generator", generator.seconds):
             pass
-    return generator
-
-
-def store_rows(
-    images: Images, pairs: list[Pair], settings: Settings, generator: Generator, seed: int
-) -> list[Row]:
-    """The metadata of a store: everything that its images depend on."""
-    return [
-        {
-            "source": source,
-            "copy": copy,
-            "label": int(images.labels[source]),
-            "class": images.classes[int(images.labels[source])],
-            "strength": settings.strength,
-            "steps": settings.denoising_steps,
-            "sampler": settings.sampler,
-            "guidance": settings.guidance,
-            "seed": seed,
-            "generator": generator.digest,
-        }
-        for source, copy in pairs
-    ]
-
-
-def stored_images(
-    images: Images,
-    pairs: list[Pair],
-    settings: Settings,
-    generator: Generator,
-    seed: int,
-    folder: Path,
-    advance: algorithm.Advance = lambda: None,
-) -> dict[Pair, Tensor]:
-    """The synthetic images of `pairs` from the store in `folder`, made first if it is missing."""
-    rows = store_rows(images, pairs, settings, generator, seed)
-    if not folder.exists():
-        made = algorithm.generate(images, pairs, settings, generator, seed, advance)
-        write_store(folder, made, rows)
-    return dict(zip(pairs, read_store(folder, rows), strict=True))
+    return synthesis.diffusion(data.train, settings, generator, settings.seed)
 
 
 def _synthetic(place: Workplace, pairs: list[Pair]) -> dict[Pair, Tensor]:
@@ -214,31 +172,85 @@ def _synthetic(place: Workplace, pairs: list[Pair]) -> dict[Pair, Tensor]:
     if not pairs:
         return {}
     settings, folder = place.settings, place.out / "synthetic"
-    generator = _generator(place)
-    arguments = (place.images, pairs, settings, generator, settings.seed, folder)
-    if folder.exists():
-        return stored_images(*arguments)
-    with place.timed("synthetic"), progress("synthetic images", len(pairs)) as advance:
-        return stored_images(*arguments, advance)
+
+    def stored() -> dict[Pair, Tensor]:
+        given = (place.data.train, pairs, settings, _maker(place), settings.seed, folder)
+        if folder.exists():
+            return stored_images(*given)
+        with place.timed("synthetic"), progress("synthetic images", len(pairs)) as advance:
+            return stored_images(*given, advance)
+
+    made = ranks.first_does(stored)
+    return stored() if made is None else made
 
 
-def select(settings: Settings, out: Path) -> algorithm.Slow:
+def select(settings: Settings, out: Path, machine: Machine = HERE) -> algorithm.Slow:
     """Steps 1 and 2 into `out`: the slow examples."""
-    return _selected(_open(settings, out))
+    return _selected(_open(settings, Path(out), machine))
 
 
-def generate(settings: Settings, out: Path) -> dict[Pair, Tensor]:
+def generate(settings: Settings, out: Path, machine: Machine = HERE) -> dict[Pair, Tensor]:
     """Steps 1 to 3 into `out`: the slow examples, the generator, the synthetic images."""
-    place = _open(settings, out)
+    place = _open(settings, Path(out), machine)
     pairs = algorithm.arm_pairs(place.split, settings, _selected(place).train, settings.seed)
     return _synthetic(place, arms.synthetic(pairs))
 
 
-def _share(wrong: np.ndarray) -> float | None:
-    return float(wrong.mean()) if len(wrong) else None
+def final_recipe(settings: Settings, n_original: int) -> Recipe:
+    """How the final network is trained. n_original: training images, for the budget of steps."""
+    ascent, _, base = settings.optimizer.partition("-")
+    plain = settings.optimizer in ("sgd", "adamw")
+    per_epoch = -(-n_original // settings.batch_size)
+    return Recipe(
+        epochs=settings.epochs,
+        steps=None if settings.budget == "epochs" else settings.epochs * per_epoch,
+        batch_size=settings.batch_size,
+        seed=seed_for("final", settings.dataset, settings.split, settings.seed),
+        optimizer=settings.optimizer if plain else base or "sgd",
+        lr=settings.tuned_lr,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        schedule=settings.schedule,
+        warmup_epochs=settings.warmup_epochs,
+        sharpness="none" if plain else ascent,
+        rho=settings.rho,
+        sam_accumulation=settings.sam_accumulation,
+        sam_ranks=settings.sam_ranks,
+        accumulation=settings.accumulation,
+        augmentation=settings.augmentation,
+        mixing=settings.mixing,
+        mixing_alpha=settings.mixing_alpha,
+        precision=settings.precision,
+        channels_last=settings.channels_last,
+        compile=settings.compile,
+    )
 
 
-def run(settings: Settings, out: Path) -> dict[str, Any]:
+def final_set(
+    data: ImageSet, split: Split, pairs: list[Pair], synthetic: Mapping[Pair, Tensor]
+) -> TrainingSet:
+    """An arm's training set: the bank is its real images and its synthetic ones, each once."""
+    real = torch.from_numpy(split.train)
+    whole = len(real) == len(data.train.labels)
+    place = {(int(source), 0): row for row, source in enumerate(split.train)}
+    place |= {pair: len(real) + row for row, pair in enumerate(synthetic)}
+    labels = [data.train.labels[real]]
+    bank = [data.train.pixels if whole else data.train.pixels[real]]
+    if synthetic:
+        labels.append(data.train.labels[torch.tensor([source for source, _ in synthetic])])
+        bank.append(torch.stack(list(synthetic.values())))
+    return TrainingSet(
+        pixels=torch.cat(bank) if len(bank) > 1 else bank[0],
+        labels=torch.cat(labels),
+        rows=torch.tensor([place[pair] for pair in pairs]),
+        n_classes=len(data.classes),
+        mean=data.mean,
+        std=data.std,
+        flips=data.flips,
+    )
+
+
+def run(settings: Settings, out: Path, machine: Machine = HERE) -> dict[str, Any]:
     """The whole of Algorithm 1 into `out`; returns what is in out/result.json.
 
     Errors are shares in [0, 1]. What `out` already holds of this run is used again.
@@ -248,7 +260,7 @@ def run(settings: Settings, out: Path) -> dict[str, Any]:
             settings, or a file in it is damaged.
     """
     out = Path(out)
-    place = _open(settings, out)
+    place = _open(settings, out, machine)
     path = out / "result.json"
     made_by = digest(settings.record())
     if path.exists():
@@ -256,55 +268,66 @@ def run(settings: Settings, out: Path) -> dict[str, Any]:
         if result.get("fingerprint") != made_by:
             raise ParameterError("result", path, "a result of these settings; remove it to train")
         _check_network(out / NETWORK, result)
-        say(f"{path}: finished before, used again")
+        if ranks.is_first():
+            say(f"{path}: finished before, used again")
         return result
     slow = _selected(place)
     pairs = algorithm.arm_pairs(place.split, settings, slow.train, settings.seed)
-    made = arms.synthetic(pairs)
-    synthetic = _synthetic(place, made)
-    steps = algorithm.training_steps(settings, len(pairs))
-    with place.timed("training"), progress("training steps", steps) as advance:
-        trained = algorithm.train_arm(
-            place.images,
-            place.split,
-            settings,
-            [settings.seed],
-            [pairs],
-            [synthetic],
-            place.split.test,
-            advance,
-        )
-        network = {name: value[0] for name, value in trained.parameters.items()}
-        write_tensors(out / NETWORK, network)
-    wrong = trained.wrong[0]
-    result = {
-        "arm": settings.arm,
-        "dataset": settings.dataset,
-        "network": settings.network,
-        "optimizer": settings.optimizer,
-        "seed": settings.seed,
-        "split": settings.split,
-        "k": settings.k,
-        "strength": settings.strength,
-        "budget": settings.budget,
-        "test_error": float(wrong.mean()),
-        "test_error_slow": _share(wrong[slow.test]),
-        "test_error_fast": _share(wrong[~slow.test]),
-        "slow_fraction": float(slow.train.mean()),
-        "slow_fraction_test": float(slow.test.mean()),
-        "n_original": len(place.split.train),
-        "n_synthetic": len(made),
-        "n_training": len(pairs),
-        "n_test": len(place.split.test),
-        "steps": trained.steps[0],
-        "seconds": read_json(out / "timings.json", "timings"),
-        "versions": versions(),
-        "command": settings.command("run", out),
-        "fingerprint": made_by,
-        "network_sha256": file_digest(out / NETWORK),
-    }
-    write_json(path, result)
-    return result
+    synthetic = _synthetic(place, arms.synthetic(pairs))
+    data, split = place.data, place.split
+    network = fresh_network(data, settings, "final")
+    trained = train(
+        network,
+        final_set(data, split, pairs, synthetic),
+        final_recipe(settings, len(split.train)),
+        out / "training",
+        trackers=machine.trackers,
+        **machine.options,
+    )
+    with place.timed("training", trained.seconds):
+        pass
+    test = take(data.test, split.test)
+    found = scoring.evaluate(network, test, data.mean, data.std, torch.from_numpy(slow.test))
+
+    def write() -> dict[str, Any]:
+        weights = {name: value.cpu() for name, value in network.state_dict().items()}
+        write_tensors(out / NETWORK, weights)
+        result = {
+            "arm": settings.arm,
+            "dataset": settings.dataset,
+            "network": settings.network,
+            "optimizer": settings.optimizer,
+            "seed": settings.seed,
+            "split": settings.split,
+            "k": settings.k,
+            "strength": settings.arm_strength,
+            "budget": settings.budget,
+            "test_error": found["error"],
+            "test_error_slow": found["error_slow"],
+            "test_error_fast": found["error_fast"],
+            "test_error_per_class": found["per_class"],
+            "test_loss": found["loss"],
+            "slow_fraction": float(slow.train.mean()),
+            "slow_fraction_test": float(slow.test.mean()),
+            "n_original": len(split.train),
+            "n_synthetic": len(synthetic),
+            "n_training": len(pairs),
+            "n_test": len(split.test),
+            "steps": trained.steps,
+            "history": trained.history,
+            "seconds": read_json(out / TIMINGS, "timings"),
+            "versions": versions(),
+            "command": settings.command("run", out),
+            "fingerprint": made_by,
+            "network_sha256": file_digest(out / NETWORK),
+        }
+        write_json(path, result)
+        for checkpoint in (out / "training").glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+        return result
+
+    written = ranks.first_does(write)
+    return read_json(path, "result", RESULT_KEYS) if written is None else written
 
 
 def _check_network(path: Path, result: dict[str, Any]) -> None:

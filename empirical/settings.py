@@ -1,22 +1,31 @@
-"""The settings of one run, their defaults, and what is allowed. Standard library only."""
+"""The settings of one run, their defaults, and what is allowed; nothing heavy is imported."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from empirical.datasets.names import check_name
 from theory.parameters import require
 
-DATASETS = ("digits",)
-NETWORKS = ("small",)
 ARMS = ("original", "upsample", "tada", "syn-rand", "syn-all")
+"""The paper's arms, which `compare` compares."""
+NETWORKS = ("small", "resnet18", "vgg19", "densenet121", "vit-s", "convnext-t", "swin-t")
+RUN_ARMS = (*ARMS, "boomerang")
 OPTIMIZERS = ("sgd", "sam")
+"""The paper's optimizers, which `compare` compares."""
+RUN_OPTIMIZERS = (*OPTIMIZERS, "asam", "adamw", "sam-adamw", "asam-adamw")
 BUDGETS = ("epochs", "steps")
-OUTPUTS = ("logits", "softmax")
-SYNTHETIC_ARMS = ("tada", "syn-rand", "syn-all")
+SELECTIONS = ("cluster", "loss", "misclassified")
+OUTPUTS = ("logits", "softmax", "penultimate")
+SCHEDULES = ("step", "cosine", "constant")
+AUGMENTATIONS = ("none", "crop+flip", "trivialaugment", "randaugment")
+MIXINGS = ("none", "mixup", "cutmix")
+PRECISIONS = ("no", "bf16", "fp16")
+SYNTHETIC_ARMS = ("tada", "syn-rand", "syn-all", "boomerang")
 """The arms that need a generator."""
 SAMPLERS = ("ddim", "dpm++")
-GENERATOR_DATA = ("pool", "train")
+GENERATOR_DATA = ("pool", "train", "ideal")
 
 # Chosen by `python -m empirical tune` on validation images only: results/digits/tune.json.
 TUNED_LR = {"sgd": 0.05, "sam": 0.02}
@@ -31,50 +40,82 @@ TRAIN_TIMESTEPS = 1000
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that the result of one run depends on.
+    """Everything that the result of one run depends on. The defaults are those of digits.
 
     Raises:
         ParameterError: a value is not allowed (sizes against the data: `empirical.data`).
     """
 
     dataset: str = "digits"
-    """digits (scikit-learn's 1797 handwritten digits of 8x8 pixels)"""
+    """digits, fashion-mnist, cifar10, cifar100, tinyimagenet, planted or folder:PATH"""
     network: str = "small"
-    """small (two convolutions and a linear layer, no batch norm)"""
+    """small, resnet18, vgg19, densenet121, vit-s, convnext-t, swin-t or timm:NAME"""
     arm: str = "tada"
-    """original, upsample, tada, syn-rand or syn-all"""
+    """original, upsample, tada, syn-rand, syn-all or boomerang (everyone, at low strength)"""
     k: int = 2
     """amplification: a slow example counts k times (upsample, tada; syn-rand makes as many)"""
     optimizer: str = "sgd"
-    """sgd or sam"""
+    """sgd, adamw, or sam or asam around sgd, or sam-adamw, asam-adamw"""
     budget: str = "epochs"
     """epochs: every arm the same epochs; steps: every arm the steps of original"""
     seed: int = 0
     """seed of the networks, batches, clusters and synthetic images"""
-    n_train: int = 100
-    """training images"""
+    n_train: int | None = None
+    """training images; None: 100 of digits, all of another data set"""
     split: int = 0
-    """which of the disjoint training chunks"""
+    """which of the disjoint training chunks of n_train"""
     epochs: int = TUNED_EPOCHS
     """epochs of the final training"""
     batch_size: int = 25
     """largest mini-batch; an epoch is cut into nearly equal ones"""
     lr: float | None = None
-    """learning rate, divided by 10 at 50% and 75%; None: the tuned one of the optimizer"""
+    """learning rate before the schedule; None: the tuned one of the optimizer on digits"""
     momentum: float = 0.9
     """momentum of SGD, also below SAM"""
     weight_decay: float = 5e-4
-    """weight decay of SGD, also below SAM"""
+    """weight decay, also below SAM"""
     rho: float = TUNED_RHO
-    """radius of SAM's ascent step"""
+    """radius of SAM's ascent step (asam wants about ten times as much)"""
+    schedule: str = "step"
+    """step (a tenth at 50% and 75%), cosine or constant"""
+    warmup_epochs: float = 0
+    """epochs over which the learning rate first rises"""
+    augmentation: str = "none"
+    """none, crop+flip, trivialaugment or randaugment"""
+    mixing: str = "none"
+    """none, mixup or cutmix"""
+    mixing_alpha: float = 1.0
+    """weights of mixing are Beta(alpha, alpha)"""
+    precision: str = "no"
+    """no (float32), bf16 or fp16"""
+    accumulation: int = 1
+    """micro-batches that a process cuts its batch into, to save memory"""
+    sam_accumulation: str = "full"
+    """full (one ascent for the batch) or m-sam (one for each micro-batch)"""
+    sam_ranks: str = "local"
+    """several processes: local (each its own ascent) or synchronised"""
+    channels_last: bool = False
+    """channels innermost in memory: faster convolutions on a GPU in 16 bits"""
+    compile: bool = False
+    """run the network through torch.compile"""
+    selection: str = "cluster"
+    """cluster, loss (the theta of highest loss) or misclassified"""
+    clusters: int = 2
+    """clusters of each class"""
+    theta: float = 0.35
+    """share of the examples that selection = loss takes"""
+    outputs: str = "logits"
+    """what is clustered: logits, softmax or penultimate (what the last layer sees)"""
     separating_epoch: int = 4
-    """epochs of the early network whose outputs are clustered"""
+    """epochs of the early network whose outputs are clustered; 0: by rule, the knee of its error"""
+    separating_epochs: int = 20
+    """epochs among which the rule looks for the knee"""
     separating_lr: float = TUNED_LR["sgd"]
     """learning rate of the early network, plain SGD for every optimizer"""
-    outputs: str = "logits"
-    """what is clustered: logits or softmax"""
     strength: float = TUNED_STRENGTH
     """share of the diffusion trajectory that is re-noised, in (0, 1]"""
+    boomerang_strength: float = 0.2
+    """the same for arm boomerang"""
     denoising_steps: int = 8
     """steps of the sampler from strength down to an image"""
     sampler: str = "ddim"
@@ -82,19 +123,27 @@ class Settings:
     guidance: float = TUNED_GUIDANCE
     """classifier-free guidance scale; 1 is none"""
     generator_data: str = "pool"
-    """pool (images apart from all others, for a pretrained model) or train (the training set)"""
+    """trained on the pool (images apart from all others), on train, or ideal (planted images)"""
     generator_steps: int = 1000
     """training steps of the generator"""
     generator_seed: int = 0
     """seed of the generator's own training, apart from seed"""
 
     def __post_init__(self) -> None:
+        check_name(self.dataset)
+        known = self.network in NETWORKS or self.network.startswith("timm:")
+        require(known, "network", self.network, f"{', '.join(NETWORKS)} or timm:NAME")
         for name, allowed in (
-            ("dataset", DATASETS),
-            ("network", NETWORKS),
-            ("arm", ARMS),
-            ("optimizer", OPTIMIZERS),
+            ("arm", RUN_ARMS),
+            ("optimizer", RUN_OPTIMIZERS),
             ("budget", BUDGETS),
+            ("schedule", SCHEDULES),
+            ("augmentation", AUGMENTATIONS),
+            ("mixing", MIXINGS),
+            ("precision", PRECISIONS),
+            ("sam_accumulation", ("full", "m-sam")),
+            ("sam_ranks", ("local", "synchronised")),
+            ("selection", SELECTIONS),
             ("outputs", OUTPUTS),
             ("sampler", SAMPLERS),
             ("generator_data", GENERATOR_DATA),
@@ -104,23 +153,28 @@ class Settings:
         for name, least in (
             ("k", 1),
             ("seed", 0),
-            ("n_train", 1),
             ("split", 0),
             ("epochs", 1),
             ("batch_size", 1),
-            ("separating_epoch", 1),
+            ("accumulation", 1),
+            ("clusters", 2),
+            ("separating_epoch", 0),
+            ("separating_epochs", 2),
             ("denoising_steps", 1),
             ("generator_steps", 1),
             ("generator_seed", 0),
         ):
             _whole_number(self, name, least)
+        if self.n_train is not None:
+            _whole_number(self, "n_train", 1)
+        least = self.train_images
         require(
-            self.batch_size <= self.n_train,
+            least is None or self.batch_size <= least,
             "batch_size",
             self.batch_size,
-            f"at most n_train = {self.n_train}",
+            f"at most n_train = {least}",
         )
-        for name in ("lr", "separating_lr", "rho", "guidance"):
+        for name in ("lr", "separating_lr", "rho", "guidance", "mixing_alpha"):
             value = getattr(self, name)
             ok = 0 < value < float("inf") if value is not None else name == "lr"
             require(ok, name, value, "a number above 0")
@@ -128,23 +182,52 @@ class Settings:
         require(
             0 <= self.weight_decay < float("inf"), "weight_decay", self.weight_decay, "at least 0"
         )
-        require(0 < self.strength <= 1, "strength", self.strength, "in (0, 1]")
+        require(0 < self.theta < 1, "theta", self.theta, "inside (0, 1)")
+        within = 0 <= self.warmup_epochs <= self.epochs
         require(
-            round(self.denoising_steps / self.strength) <= TRAIN_TIMESTEPS,
-            "strength",
-            self.strength,
-            f"at least {self.denoising_steps / TRAIN_TIMESTEPS:g}: below it {self.denoising_steps} "
-            f"denoising steps do not fit into that share of {TRAIN_TIMESTEPS} timesteps",
+            within, "warmup_epochs", self.warmup_epochs, f"between 0 and epochs = {self.epochs}"
         )
+        for name in ("strength", "boomerang_strength"):
+            value = getattr(self, name)
+            require(0 < value <= 1, name, value, "in (0, 1]")
+            require(
+                round(self.denoising_steps / value) <= TRAIN_TIMESTEPS,
+                name,
+                value,
+                f"at least {self.denoising_steps / TRAIN_TIMESTEPS:g}: below it "
+                f"{self.denoising_steps} denoising steps do not fit into that share of "
+                f"{TRAIN_TIMESTEPS} timesteps",
+            )
+        ideal = self.generator_data == "ideal"
+        require(
+            not ideal or self.dataset == "planted",
+            "generator_data",
+            self.generator_data,
+            f"pool or train for {self.dataset}: only planted images have an ideal generator",
+        )
+
+    @property
+    def train_images(self) -> int | None:
+        """`n_train`, or 100 for digits; None: all there are."""
+        return 100 if self.n_train is None and self.dataset == "digits" else self.n_train
 
     @property
     def tuned_lr(self) -> float:
         """`lr`, or the optimizer's tuned one where it is None."""
-        return TUNED_LR[self.optimizer] if self.lr is None else self.lr
+        if self.lr is not None:
+            return self.lr
+        if "adamw" in self.optimizer:
+            return 1e-3
+        return TUNED_LR["sgd" if self.optimizer == "sgd" else "sam"]
+
+    @property
+    def arm_strength(self) -> float:
+        """The strength of this arm's synthetic images."""
+        return self.boomerang_strength if self.arm == "boomerang" else self.strength
 
     def record(self) -> dict[str, Any]:
-        """All settings as JSON values, with the learning rate that will be used."""
-        return asdict(self) | {"lr": self.tuned_lr}
+        """All settings as JSON values, with what None stands for."""
+        return asdict(self) | {"lr": self.tuned_lr, "n_train": self.train_images}
 
     def command(self, stage: str, out: object) -> str:
         """The command line of these settings: what differs from the defaults, and the basics."""
@@ -190,6 +273,7 @@ class Comparison:
             self.control_splits,
             f"at most splits = {self.splits}",
         )
+        _small_digits(self)
         self.settings("train")  # checks the rest
 
     def settings(self, generator_data: str, **values: Any) -> Settings:
@@ -241,6 +325,7 @@ class Tuning:
     def __post_init__(self) -> None:
         for name, least in (("first_split", 0), ("splits", 1), ("seeds", 1)):
             _whole_number(self, name, least)
+        _small_digits(self)
         self.settings(split=self.first_split)  # checks the rest
 
     def settings(self, **values: Any) -> Settings:
@@ -251,6 +336,12 @@ class Tuning:
     def command(self, out: object) -> str:
         """The command line of this tuning."""
         return _command(self, "tune", out)
+
+
+def _small_digits(settings: Comparison | Tuning) -> None:
+    """Many seeds are trained as one program, which is for the small network on digits."""
+    require(settings.dataset == "digits", "dataset", settings.dataset, "digits")
+    require(settings.network == "small", "network", settings.network, "small")
 
 
 def _whole_number(settings: object, name: str, least: int) -> None:
@@ -267,5 +358,9 @@ def _command(
     for field in fields(settings):
         value = getattr(settings, field.name)
         if field.name in always or value != field.default:
-            words.append(f"--{field.name.replace('_', '-')} {value}")
+            flag = f"--{field.name.replace('_', '-')}"
+            if isinstance(value, bool):
+                words.append(flag if value else f"--no-{flag[2:]}")
+            else:
+                words.append(f"{flag} {value}")
     return " ".join([*words, f"--out {out}"])

@@ -20,9 +20,10 @@ from empirical import algorithm, arms
 from empirical.arms import Pair
 from empirical.compare import make_generator
 from empirical.data import load, n_splits, partition
+from empirical.files import open_folder
 from empirical.parallel import run_all
-from empirical.run import open_folder, versions
 from empirical.settings import OPTIMIZERS, SYNTHETIC_ARMS, Settings, Tuning
+from empirical.versions import versions
 from theory.files import digest, read_json, write_json
 from theory.parameters import require
 

@@ -1,0 +1,46 @@
+"""How large the named data sets are, without reading them: for plans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from empirical.datasets.planted import PlantedConfig
+
+
+@dataclass(frozen=True)
+class Size:
+    """Training images (those kept apart for a generator not counted), and the shape of one."""
+
+    n_train: int
+    n_classes: int
+    channels: int
+    side: int
+
+
+_SIZES = {
+    "digits": Size(100, 10, 1, 8),
+    "fashion-mnist": Size(50_000, 10, 1, 28),
+    "cifar10": Size(50_000, 10, 3, 32),
+    "cifar100": Size(50_000, 100, 3, 32),
+    "tinyimagenet": Size(100_000, 200, 3, 64),
+}
+
+
+def size(name: str, side: int = 64) -> Size:
+    """Size of a data set; a folder's images are counted, not opened.
+
+    Raises ParameterError for a folder without images, and KeyError for another name.
+    """
+    if name == "planted":
+        planted = PlantedConfig()
+        return Size(planted.n_train, planted.n_classes, 3, planted.side)
+    if name.startswith("folder:"):
+        from empirical.datasets import folder
+
+        path = Path(name.removeprefix("folder:")).expanduser()
+        found = folder.source(path, side, flips=True)
+        root = path / "train" if (path / "train").is_dir() else path
+        n_classes = sum(p.is_dir() and not p.name.startswith(".") for p in root.iterdir())
+        return Size(found.counts[0], n_classes, found.shape[0], side)
+    return _SIZES[name]

@@ -1,0 +1,42 @@
+"""Where a run happens: what its result does not depend on, up to rounding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from theory.parameters import require
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Data, device and checkpoints. Raises ParameterError for a value that is not allowed."""
+
+    data: Path = Path("data")
+    """folder with the published data sets; missing ones are downloaded to it"""
+    download: bool = True
+    """download a data set that is not there"""
+    cpu: bool = False
+    """do not use a GPU"""
+    threads: int = 1
+    """threads of computation on a CPU; another number rounds otherwise"""
+    checkpoint_every: float = 60.0
+    """seconds between checkpoints of a training"""
+    trackers: tuple[str, ...] = ()
+    """where losses go as well: tensorboard, wandb, ... (what accelerate supports)"""
+
+    def __post_init__(self) -> None:
+        require(self.threads >= 1, "threads", self.threads, "at least 1")
+        every = self.checkpoint_every
+        require(every >= 0, "checkpoint_every", every, "0 or more seconds")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keywords of `engine.train`, but for trackers."""
+        names = ("cpu", "threads", "checkpoint_every")
+        return {name: getattr(self, name) for name in names}
+
+
+HERE = Machine()
+"""This machine, with the defaults."""

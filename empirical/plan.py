@@ -1,0 +1,150 @@
+"""What a run would do, before it is done: `empirical run --dry-run`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from torch import nn
+
+from empirical import networks
+from empirical.datasets import sizes
+from empirical.settings import ARMS, SYNTHETIC_ARMS, Settings
+from theory.files import read_json
+
+SLOW_SHARE = {"cifar10": 0.3, "cifar100": 0.4}
+"""Shares that the paper found; elsewhere 35% is assumed until the selection is done."""
+ASSUMED = 0.35
+BYTES = {"no": 4, "bf16": 2, "fp16": 2}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm's cost: its training images, how many of them are made, the optimizer's steps."""
+
+    images: int
+    synthetic: int
+    steps: int
+
+
+def slow_share(settings: Settings, out: Path) -> tuple[float, str]:
+    """The share of slow examples, and where it comes from."""
+    path = out / "selection.json"
+    if path.exists():
+        return float(read_json(path, "selection", ("slow_fraction",))["slow_fraction"]), "measured"
+    known = settings.dataset in SLOW_SHARE
+    return SLOW_SHARE.get(settings.dataset, ASSUMED), "the paper's" if known else "assumed"
+
+
+def arms(settings: Settings, n: int, share: float) -> dict[str, Arm]:
+    """Every arm at these settings, on n original images."""
+    slow = round(share * n)
+    made = {
+        "original": 0,
+        "upsample": 0,
+        "tada": slow * (settings.k - 1),
+        "syn-rand": slow * (settings.k - 1),
+        "syn-all": n,
+        "boomerang": n,
+    }
+    found = {}
+    for arm in (*ARMS, "boomerang"):
+        images = n + (slow * (settings.k - 1) if arm == "upsample" else made[arm])
+        counted = images if settings.budget == "epochs" else n
+        steps = settings.epochs * -(-counted // settings.batch_size)
+        found[arm] = Arm(images, made[arm], steps)
+    return found
+
+
+def activations(network: nn.Module, channels: int, side: int) -> int:
+    """Numbers that the forward pass of one image leaves behind: outputs of all layers."""
+    total = 0
+
+    def count(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        nonlocal total
+        if isinstance(output, torch.Tensor):
+            total += output.numel()
+
+    leaves = [m for m in network.modules() if not any(m.children())]
+    hooks = [leaf.register_forward_hook(count) for leaf in leaves]
+    with torch.no_grad():
+        network.eval()(torch.empty(1, channels, side, side, device="meta"))
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+def memory(settings: Settings, shape: sizes.Size, images: int) -> dict[str, int]:
+    """Bytes on the device: images, weights with gradient and optimizer state, activations."""
+    with torch.device("meta"):
+        network = networks.make(settings.network, shape.channels, shape.side, shape.n_classes)
+    parameters = sum(p.numel() for p in network.parameters())
+    states = 2 if "adamw" in settings.optimizer else 1
+    ascent = 0 if settings.optimizer in ("sgd", "adamw") else 1
+    per_batch = -(-settings.batch_size // settings.accumulation)
+    each = activations(network, shape.channels, shape.side) * BYTES[settings.precision]
+    return {
+        "images": images * shape.channels * shape.side**2,
+        "network and optimizer": 4 * parameters * (2 + states + ascent),
+        "activations": each * per_batch,
+        "checkpoint": 4 * parameters * (1 + states),
+    }
+
+
+def plan(settings: Settings, out: Path) -> dict[str, Any]:
+    """Everything that `show` shows, as JSON values. Nothing is read but OUT/selection.json."""
+    shape = sizes.size(settings.dataset)
+    n = settings.train_images or shape.n_train
+    share, source = slow_share(settings, out)
+    every = arms(settings, n, share)
+    own = every[settings.arm]
+    return {
+        "settings": settings.record(),
+        "n_original": n,
+        "slow_share": share,
+        "slow_share_is": source,
+        "arms": {name: vars(arm) for name, arm in every.items()},
+        "arm": settings.arm,
+        "generation_steps": own.synthetic * settings.denoising_steps,
+        "forward_passes_a_step": 1 if settings.optimizer in ("sgd", "adamw") else 2,
+        "memory": memory(settings, shape, own.images),
+        "out": str(out),
+    }
+
+
+def tables(found: Mapping[str, Any]) -> list[Table]:
+    """The plan as tables for a terminal."""
+    settings = found["settings"]
+    title = (
+        f"{settings['dataset']}, {settings['network']}, {settings['optimizer']}, "
+        f"{settings['epochs']} epochs; slow: {100 * found['slow_share']:.0f}% "
+        f"({found['slow_share_is']})"
+    )
+    listed = Table(title=title, box=SIMPLE_HEAD)
+    for column in ("arm", "training images", "of these made", "optimizer steps"):
+        listed.add_column(column, justify="left" if column == "arm" else "right")
+    for name, arm in found["arms"].items():
+        chosen = f"[bold]{name}[/] *" if name == found["arm"] else name
+        needs = f"{arm['synthetic']:,}" if name in SYNTHETIC_ARMS else "-"
+        listed.add_row(chosen, f"{arm['images']:,}", needs, f"{arm['steps']:,}")
+    costs = Table(title=f"arm {found['arm']} into {found['out']}", box=SIMPLE_HEAD)
+    costs.add_column("what")
+    costs.add_column("how much", justify="right")
+    costs.add_row("denoising steps of single images", f"{found['generation_steps']:,}")
+    costs.add_row("gradients a step", str(found["forward_passes_a_step"]))
+    for name, size in found["memory"].items():
+        costs.add_row(f"{name}, memory" if name != "checkpoint" else name, _size(size))
+    return [listed, costs]
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"

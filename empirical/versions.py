@@ -1,0 +1,10 @@
+"""Versions of the packages that a result depends on."""
+
+from __future__ import annotations
+
+from sim import provenance
+
+
+def versions() -> dict[str, str]:
+    """Name to version."""
+    return provenance.versions("torchvision", "timm", "accelerate", "diffusers", "scikit-learn")
