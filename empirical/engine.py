@@ -1,0 +1,314 @@
+"""Training of a network on images, on whatever devices there are.
+
+    network = networks.build("resnet18", 3, 32, 10, key=("network", seed))
+    trained = train(network, data, Recipe(epochs=200, sharpness="sam"), Path("runs/one/training"))
+    print(trained.history[-1]["loss"])
+
+The images live on the device, and whole batches are augmented there: no worker processes. On
+several GPUs (`accelerate launch` or `torchrun`, one process for each) every batch is cut into
+nearly equal shares and gradients are averaged by DistributedDataParallel; only rank 0 writes, and
+all ranks must see its folder. Layers that look at a whole batch then see a rank's share alone: the
+running statistics of batch norm are those of rank 0. Give the network through
+`nn.SyncBatchNorm.convert_sync_batchnorm` (GPUs only) where that matters; without such layers, and
+without dropout, the number of ranks changes rounding only.
+
+All that is random is keyed by the seed and the epoch or step it is for, and the learning rate is a
+function of the step. So no random stream or schedule has a state to save, and a training that is
+killed at any moment and called again ends, on a CPU, with the bytes of an undisturbed one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from empirical import checkpoints
+from empirical.batches import Epoch, MicroBatch, Share, TrainingSet, bounds, resident
+from empirical.checkpoints import State
+from empirical.devices import accelerated, seed_streams, start_trackers, surroundings, tell_trackers
+from empirical.recipes import Recipe
+from empirical.sam import gradient
+from empirical.streams import seed_for
+from sim.progress import progress
+from theory.files import digest
+from theory.parameters import require
+
+Evaluate = Callable[[nn.Module], Mapping[str, Any]]
+CHECKPOINT_EVERY = 60.0
+"""Seconds between checkpoints."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """network: the one that was given, trained, in train mode, on the device of the training;
+    steps: of the optimizer; seconds: of training, those before a resume included;
+    history: for each epoch its number (from 1), the steps by its end, its examples (fewer in a
+    last one that `steps` cuts short), the last learning rate, mean loss and share of wrong answers
+    over its batches as they were trained on, and what `evaluate` found. Losses that are not finite
+    are None.
+    """
+
+    network: nn.Module
+    steps: int
+    seconds: float
+    history: list[dict[str, Any]]
+
+
+def train(
+    network: nn.Module,
+    data: TrainingSet,
+    recipe: Recipe,
+    folder: Path | None = None,
+    *,
+    checkpoint_every: float = CHECKPOINT_EVERY,
+    evaluate: Evaluate | None = None,
+    trackers: Sequence[str] = (),
+    show: str = "training steps",
+    cpu: bool = False,
+    threads: int = 1,
+) -> Trained:
+    """Train `network` in place, or go on where an earlier call with this `folder` was stopped.
+
+    The network must come with its initial parameters, also to go on. `folder` keeps the newest
+    checkpoint, in the end one of the finished training, which a further call finds again.
+
+    checkpoint_every: seconds between checkpoints, 0 for one after every step;
+    evaluate: called with the network after each epoch, on rank 0; its JSON value goes into the
+    history as "evaluation";
+    trackers: names of accelerate's, such as tensorboard, that are told loss, error and learning
+    rate of each epoch (files go to folder/trackers);
+    show: what the progress bar is called, "" for none;
+    cpu: do not use a GPU; threads: of computation on a CPU. With another number of threads sums
+    are rounded otherwise.
+
+    Under several processes end the script with `accelerate.PartialState().destroy_process_group()`.
+
+    Raises:
+        ParameterError: the recipe does not fit the device, a tracker is missing, or the checkpoint
+            in `folder` is damaged or of another recipe, data or network (it is left alone).
+        OSError: `folder` cannot be written; the checkpoint in it stays whole.
+    """
+    folder = None if folder is None else Path(folder)
+    fingerprint = digest(
+        [asdict(recipe), data.fingerprint(), checkpoints.network_fingerprint(network)]
+    )
+    with ExitStack() as stack:
+        accelerator = stack.enter_context(accelerated(recipe, cpu, trackers, folder))
+        stack.enter_context(surroundings(accelerator.device, threads))
+        loop = Loop(network, data, recipe, accelerator)
+        stack.callback(loop.unwrap)
+        if folder is not None:
+            loop.resume(folder, fingerprint)
+        if trackers:
+            start_trackers(accelerator, recipe)
+        writes = folder if accelerator.is_main_process else None
+        advance: Callable[[], None] = lambda: None  # noqa: E731
+        if show and accelerator.is_main_process:
+            advance = stack.enter_context(progress(show, loop.total, loop.state.step))
+        began, earlier = time.monotonic(), loop.state.seconds
+        saved = began
+        while loop.state.step < loop.total:
+            loop.step()
+            if loop.ends_epoch():
+                loop.finish_epoch(evaluate)
+            advance()
+            now = time.monotonic()
+            loop.state.seconds = earlier + now - began
+            if writes and (now - saved >= checkpoint_every or loop.state.step == loop.total):
+                loop.save(writes, fingerprint)
+                saved = time.monotonic()
+        loop.share_buffers()
+        state = loop.state
+    return Trained(network, state.step, state.seconds, state.history)
+
+
+class Loop:
+    """A training under way: what is needed for a step, and how far it is."""
+
+    def __init__(
+        self, network: nn.Module, data: TrainingSet, recipe: Recipe, accelerator: Accelerator
+    ) -> None:
+        device = accelerator.device
+        self.own, self.data, self.recipe, self.accelerator = network, data, recipe, accelerator
+        self._came_with = {name: network.__dict__.get(name) for name in _ATTACHED}
+        self.pixels = resident(data.pixels, device)
+        self.total = recipe.total_steps(len(data))
+        self.share = Share(
+            accelerator.process_index, accelerator.num_processes, recipe.accumulation
+        )
+        layout = torch.channels_last if recipe.channels_last else torch.preserve_format
+        network.train().to(device, memory_format=layout)  # pyright: ignore[reportCallIssue]
+        if recipe.compile:
+            # an epoch has batches of two sizes only: a program for each is faster than one for all
+            network.compile(dynamic=False)
+        self._plain_optimizer = _optimizer(network, recipe)
+        self.network, self.optimizer = accelerator.prepare(network, self._plain_optimizer)
+        sums = torch.zeros(2, dtype=torch.float32 if device.type == "mps" else torch.float64)
+        self.state = State(0, 0.0, sums.to(device), [], {})
+        self._epoch: tuple[int, Epoch] | None = None
+
+    def save(self, folder: Path, fingerprint: str) -> None:
+        """Write a checkpoint."""
+        if self.accelerator.scaler is not None:
+            self.state.scaler = self.accelerator.scaler.state_dict()
+        checkpoints.save(folder, fingerprint, self.own, self._plain_optimizer, self.state)
+
+    def resume(self, folder: Path, fingerprint: str) -> None:
+        """Go on from the checkpoint in `folder`, if there is one."""
+        found = checkpoints.restore(folder, fingerprint, self.own, self._plain_optimizer)
+        # where processes meet: nobody goes on to write before all have read
+        steps = gather_object([found.step if found else 0])
+        require(len(set(steps)) == 1, "folder", folder, "one that all processes see")
+        if found is None:
+            return
+        found.sums = found.sums.to(self.state.sums)
+        if self.accelerator.scaler is not None and found.scaler:
+            self.accelerator.scaler.load_state_dict(found.scaler)
+        self.state = found
+        if self.accelerator.is_main_process:
+            checkpoints.clean(folder)
+
+    @property
+    def epoch(self) -> Epoch:
+        """The epoch of the next step."""
+        number = self._place()[0]
+        if self._epoch is None or self._epoch[0] != number:
+            epoch = Epoch(self.data, self.pixels, self.recipe, number, self.accelerator.device)
+            self._epoch = number, epoch
+        return self._epoch[1]
+
+    def _place(self) -> tuple[int, int]:
+        """Epoch and batch in it of the next step, both from 0."""
+        return divmod(self.state.step, self.recipe.epoch_steps(len(self.data)))
+
+    def step(self) -> None:
+        """One step of the optimizer."""
+        step, batch = self.state.step, self._place()[1]
+        epoch = self.epoch
+        start, stop = epoch.bounds[batch]
+        losses = [_Loss(self.network, own) for own in epoch.micro_batches(batch, self.share)]
+        # each rank drops out other neurons
+        seed = seed_for("engine step", self.recipe.seed, step, self.share.rank)
+        seed_streams(self.accelerator.device, seed)
+        loss = gradient(self.network, losses, self.recipe.sam, self.accelerator.backward)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.learning_rate(step, self.total)
+        self.optimizer.step()
+        wrong = torch.stack([own.wrong for own in losses if own.wrong is not None]).sum()
+        found = torch.stack([loss * ((stop - start) / self.share.world), wrong])
+        if self.share.world > 1:
+            # now, so that rank 0 may write a checkpoint whenever it likes
+            torch.distributed.all_reduce(found)
+        self.state.sums += found
+        self.state.step = step + 1
+
+    def ends_epoch(self) -> bool:
+        """Whether the step just done was the last of an epoch or of all."""
+        return self._place()[1] == 0 or self.state.step == self.total
+
+    def finish_epoch(self, evaluate: Evaluate | None) -> None:
+        """Note the epoch that ended, the same on all ranks."""
+        n = len(self.data)
+        number, batch = divmod(self.state.step - 1, self.recipe.epoch_steps(n))
+        examples = bounds(n, self.recipe.epoch_steps(n))[batch][1]
+        loss, wrong = (self.state.sums / examples).tolist()
+        record: dict[str, Any] = {
+            "epoch": number + 1,
+            "steps": self.state.step,
+            "examples": examples,
+            "lr": self.recipe.learning_rate(self.state.step - 1, self.total),
+            "loss": loss,
+            "error": wrong,
+        }
+        if evaluate is not None:
+            shared: list[Any] = [None]
+            if self.accelerator.is_main_process:
+                with self.bare():
+                    shared = [dict(evaluate(self.own))]
+                self.own.train()
+            broadcast_object_list(shared)
+            record["evaluation"] = shared[0]
+        tell_trackers(self.accelerator, record)
+        self.state.history.append(_finite(record))
+        self.state.sums = torch.zeros_like(self.state.sums)
+
+    def share_buffers(self) -> None:
+        """Give all ranks the buffers of rank 0, which evaluates and writes."""
+        if self.share.world > 1:
+            for buffer in self.own.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
+    @contextmanager
+    def bare(self) -> Iterator[None]:
+        """Inside, the network is as it came: in float32, not compiled."""
+        attached = {name: self.own.__dict__.get(name) for name in _ATTACHED}
+        self.unwrap()
+        try:
+            yield
+        finally:
+            _attach(self.own, attached)
+
+    def unwrap(self) -> None:
+        """Leave nothing of accelerate's on the network: it may be trained again."""
+        _attach(self.own, self._came_with)
+
+
+_ATTACHED = ("forward", "_original_forward", "_is_accelerate_prepared", "_compiled_call_impl")
+"""Attributes that accelerate and torch.compile set on a network."""
+
+
+def _attach(network: nn.Module, attributes: Mapping[str, Any]) -> None:
+    for name, value in attributes.items():
+        network.__dict__.pop(name, None)
+        if value is not None:
+            network.__dict__[name] = value
+
+
+@dataclass
+class _Loss:
+    """The loss of a micro-batch; SAM calls it twice, and the first answers are counted."""
+
+    network: nn.Module
+    batch: MicroBatch
+    wrong: Tensor | None = None
+
+    def __call__(self) -> Tensor:
+        x, target, weight = self.batch
+        logits = self.network(x)
+        if self.wrong is None:
+            label = target if target.ndim == 1 else target.argmax(1)
+            self.wrong = (logits.detach().argmax(1) != label).sum() * (weight > 0)
+        return cross_entropy(logits, target, reduction="sum") * weight
+
+
+def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(
+            network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay
+        )
+    return torch.optim.SGD(
+        network.parameters(),
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+    )
+
+
+def _finite(value: Any) -> Any:
+    """A JSON value with None in place of NaN and infinity, which JSON has not."""
+    if isinstance(value, Mapping):
+        return {name: _finite(own) for name, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(own) for own in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
