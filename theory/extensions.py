@@ -7,14 +7,14 @@ theory/extensions.md.
 
 from __future__ import annotations
 
-from math import sqrt
+from math import pi, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from theory.amplification import k_star
 from theory.gradient_variance import same_noise_probability
-from theory.moments import absolute_moment, cross_term_variance
+from theory.moments import absolute_moment, cross_term_variance, patch_moment
 
 # --- activations ---------------------------------------------------------------------------------
 
@@ -215,4 +215,25 @@ def feature_lean(
     dimensions, sigma the mean over noise patches. 0 on average over W⁽⁰⁾.
     """
     along = float(np.sum(np.asarray(growth, dtype=float) * np.asarray(projection, dtype=float)))
-    return absolute_moment(1) * sigma_noise / w_norm * along
+    return sqrt(2 / pi) * sigma_noise / w_norm * along
+
+
+def isotropic_sam_slope(
+    beta: float,
+    share: float,
+    projection: float,
+    sigma_noise: float,
+    w_norm: float,
+    dim: int,
+    n_augmented: float,
+    weight: float,
+) -> float:
+    """How isotropic noise deepens SAM's damping along v, equation (E14).
+
+    (mean SAM gradient along v)/(mean GD gradient) = 1 − h l slope + O(h²) at a given
+    h = rho/‖∇L‖_F, slope = 6 beta³ p_v u + 18 sigma⁶ (d+4) ‖w‖² M/(N'² beta³ p_v u), u = ⟨w_j,v⟩.
+    The first term is (5)'s. share p_v of the data set in use, weight M as in (E10).
+    """
+    feature = beta**3 * share * projection
+    noise = sigma_noise**6 * patch_moment(4, 1, dim) * w_norm**2 * weight / n_augmented**2
+    return 6 * (feature + noise / feature)

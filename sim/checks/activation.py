@@ -1,0 +1,430 @@
+"""Other activations: what of the theory survives for z^q and ReLU^q, and what even powers lose.
+
+Exact where a claim is exact given the data, and for variances: over all labels and, by quadrature,
+all noise of a tiny data set.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from scipy.optimize import root_scalar
+from torch import Tensor
+
+from sim.checks.base import Check, Plan, Quantity, exact, quantity, ratio
+from sim.checks.gradients import (
+    LOGIT,
+    Batch,
+    equalising_k,
+    exact_variance,
+    positive_part,
+)
+from sim.checks.quadrature import normal, planted, signed
+from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
+from sim.dense import Dense
+from sim.measure import Estimate, noise_projections
+from sim.network import Activation, gradient, init, norm
+from sim.optim import descent
+from theory import amplification, extensions
+from theory.gradient_variance import batch_variance
+
+_ODD = (Activation(3), Activation(5))
+_EVEN = (Activation(2), Activation(4))
+_RECTIFIED = (Activation(2, True), Activation(3, True), Activation(4, True))
+
+
+def _name(activation: Activation) -> str:
+    return f"{'ReLU' if activation.rectified else 'z'}^{activation.power}"
+
+
+def _simulated(activation: Activation, plan: Plan) -> Activation:
+    """The control simulates another power than it predicts."""
+    return replace(activation, power=activation.power + 2) if plan.broken else activation
+
+
+# --- Equation (E1): SAM's factors ----------------------------------------------------------------
+
+
+def _factors(plan: Plan, activation: Activation) -> list[Quantity]:
+    config = DataConfig(
+        n_examples=12, dim=40, alpha=0.5, beta_slow=0.7, sigma_noise=0.3, noise="orthogonal"
+    )
+    g = plan.generator(60)
+    data = sample(config, g)
+    W = init(2, config.dim, 0.3, g)
+    W[:, FAST], W[:, SLOW] = torch.tensor([0.6, -0.5]), torch.tensor([0.7, -0.8])
+    simulated = _simulated(activation, plan)
+    plain = gradient(W, data, LOGIT, simulated)
+    rho = 0.4 * float(norm(plain))
+    sam = descent(Dense(data, W, simulated), W, rho, LOGIT)
+    given = {"what": "factor", "rho": rho, "gradient_norm": float(norm(plain))}
+    given["power"] = activation.power
+    out = []
+    for v, name, beta in ((FAST, "fast", config.beta_fast), (SLOW, "slow", config.beta_slow)):
+        for j in range(2):
+            # ReLU^q at ⟨w,v⟩ of one sign sees the examples of one label
+            carries = data.is_fast if v == FAST else ~data.is_fast
+            if activation.rectified:
+                carries = carries & (data.y == W[j, v].sign())
+            out.append(
+                exact(
+                    f"{_name(activation)}: SAM/GD along v_{name} at <w,v>={float(W[j, v]):.1f}",
+                    sam[j, v] / plain[j, v],
+                    beta=beta,
+                    mean_logit=LOGIT * float(carries.double().mean()),
+                    projection=float(W[j, v]),
+                    **given,
+                )
+            )
+    projections = noise_projections(W, data)[:, 0]
+    factor = (noise_projections(sam, data) / noise_projections(plain, data))[:, 0]
+    active = data.y * projections > 0 if activation.rectified else projections.isfinite()
+    for i in (projections + ~active * -9.0).argmax(), (projections + ~active * 9.0).argmin():
+        out.append(
+            exact(
+                f"{_name(activation)}: SAM/GD along noise, y<w,xi>={float(projections[i]):.2g}",
+                factor[i],
+                beta=1.0,
+                # κ of noise is that of a feature of strength ‖ξ_i‖^(2/q) in one example
+                mean_logit=LOGIT / config.n_examples * float(data.x[i, 1].square().sum()),
+                projection=float(projections[i]),
+                **given,
+            )
+        )
+    return out
+
+
+# --- Equations (E2), (E9): growth of features ----------------------------------------------------
+
+
+def _growth(plan: Plan, activation: Activation) -> list[Quantity]:
+    config = DataConfig(n_examples=20, dim=6, alpha=0.6, beta_slow=0.7, sigma_noise=0.2)
+    data = sample(config, plan.generator(61))
+    simulated = _simulated(activation, plan)
+    # matched filters, and their mirror images for the labels that ReLU^q does not show the first
+    W = 0.5 * torch.tensor([[1.0, 1.0, 0, 0, 0, 0], [-1.0, -1.0, 0, 0, 0, 0]], dtype=torch.float64)
+    return [
+        exact(
+            f"{_name(activation)}: k that equalises growth",
+            equalising_k(W, data, simulated),
+            what="k_star",
+            alpha=config.alpha,
+            beta_fast=config.beta_fast,
+            beta_slow=config.beta_slow,
+            power=activation.power,
+        )
+    ]
+
+
+def _by_class(plan: Plan, activation: Activation) -> list[Quantity]:
+    """Growth from the negative class over that from the positive one: even powers cancel it."""
+    power = activation.power + (1 if plan.broken else 0)
+    simulated = replace(activation, power=power)
+    config = DataConfig(n_examples=20, dim=6, sigma_noise=0.2)
+    W = init(1, config.dim, 0.5, plan.generator(62))
+    negative, positive = (
+        -gradient(W, sample(replace(config, positive=p), plan.generator(63)), LOGIT, simulated)
+        for p in (0.0, 1.0)
+    )
+    return [
+        exact(
+            f"{_name(activation)}: growth from class -1 over that from class +1",
+            negative[0, FAST] / positive[0, FAST],
+            what="classes",
+            projection=float(W[0, FAST]),
+            rectified=activation.rectified,
+            power=activation.power,
+        )
+    ]
+
+
+# --- Even powers: noise --------------------------------------------------------------------------
+
+
+def _even_noise(plan: Plan, activation: Activation) -> list[Quantity]:
+    """Alignment cancels between the labels, and SAM does not damp it."""
+    config = DataConfig(n_examples=4, dim=12, alpha=0.5, sigma_noise=0.5, noise="orthogonal")
+    power = activation.power + (1 if plan.broken else 0)
+    simulated = replace(activation, power=power)
+    W = init(12, config.dim, 0.4, plan.generator(64))
+    data = sample(config, plan.generator(65), (plan.size(7000 * (activation.power - 1)),))
+    plain = gradient(W, data, LOGIT, simulated)
+    rho = 0.2 * norm(plain)[..., 0, 0]
+    along = noise_projections(-plain, data)
+    sam = noise_projections(-descent(Dense(data, W, simulated), W, rho, LOGIT), data)
+    on = noise_projections(W, data) > 0
+    negative = data.y.unsqueeze(-1) < 0
+    parts = [torch.where(on & side, along, 0.0).sum((-1, -2)) for side in (negative, ~negative)]
+    factor = torch.where(on, sam / along, 0.0).sum((-1, -2))
+    name = _name(activation)
+    return [
+        quantity(f"{name}: NoiseAlign, labels -1 over +1", ratio(*parts), what="minus one"),
+        quantity(
+            f"{name}: mean SAM/GD on I_j+",
+            ratio(factor, on.double().sum((-1, -2))),
+            "=" if activation.power == 2 else ">",
+            what="one",
+        ),
+    ]
+
+
+# --- Equation (E3): noise alignment --------------------------------------------------------------
+
+_WIDE = DataConfig(n_examples=4, dim=34, alpha=0.5, sigma_noise=0.3)
+_FILTERS, _GROUPS = 24, 30
+
+
+def _tolerance(plan: Plan, activation: Activation) -> list[Quantity]:
+    """sigma_synthetic/sigma_noise at which the same draws of G(k) and U(k) align alike."""
+    simulated = _simulated(activation, plan)
+    k, name = 2, _name(activation)
+    given = {"what": "tolerance", "power": activation.power, "k": k}
+    # orthogonal patches of one length that a filter sees alike: exact
+    data = sample(_WIDE, plan.generator(66))
+    data = replace(data, y=torch.tensor([1.0, -1.0, 1.0, -1.0]).double())
+    made = generate(data, k, plan.generator(66))
+    made.x[:, 1] = torch.eye(_WIDE.dim).double()[2 : 2 + made.n]
+    w = 0.5 * (made.y @ made.x[:, 1]).unsqueeze(0)
+    original = replace(data, x=made.x[: data.n])
+    at = _crossing(upsample(original, k), made, w, simulated)
+    out = [exact(f"{name}: sigma ratio at which G({k}) aligns as much as U({k})", at, **given)]
+    # independent Gaussian patches: in the mean
+    W = init(_FILTERS, _WIDE.dim, 0.3, plan.generator(66, 1))
+    g = plan.generator(67, activation.power)
+    crossings, totals = [], []
+    for _ in range(_GROUPS):
+        data = sample(_WIDE, g, (plan.size(90),))
+        up, made = upsample(data, k), generate(data, k, g)
+        totals.append([float(positive_part(arm, W, simulated)[0].sum()) for arm in (made, up)])
+        crossings.append(_crossing(up, made, W, simulated))
+    estimate = Estimate.of(torch.tensor(crossings))
+    label = f"{name}: the same with independent patches"
+    out.append(quantity(label, estimate, dof=_GROUPS - 1, **given))
+    if activation.power < 4:  # above, tails are too heavy for so few draws
+        made, up = torch.tensor(totals).T
+        label = f"{name}: NoiseAlign, G({k})/U({k}) at equal noise"
+        given = {"what": "alignments", "alpha": _WIDE.alpha, "k": k}
+        out.append(quantity(label, ratio(made, up), dof=_GROUPS - 1, **given))
+    return out
+
+
+def _crossing(up: Dataset, made: Dataset, W: Tensor, activation: Activation) -> float:
+    """The amplitude of synthetic noise at which G(k) aligns as much as U(k)."""
+    target = positive_part(up, W, activation)[0].sum()
+
+    def excess(amplitude: float) -> float:
+        x = made.x.clone()
+        x[..., made.n_original :, 1, :] *= amplitude
+        return float(positive_part(replace(made, x=x), W, activation)[0].sum() / target) - 1
+
+    return float(root_scalar(excess, bracket=(0.3, 4.0), xtol=1e-12).root)
+
+
+# --- Equations (E4) to (E6), (E11), (E12): gradient variance -------------------------------------
+
+_SILENT = DataConfig(n_examples=5, dim=4, alpha=0.4, beta_slow=0.8, sigma_noise=0.0)
+
+
+def _feature_variance(plan: Plan, activation: Activation) -> list[Quantity]:
+    config, k = _SILENT, 3
+    simulated = _simulated(activation, plan)
+    W = init(3, config.dim, 0.8, plan.generator(68))
+    data = upsample(sample(config, plan.generator(69)), k)
+    # both the label and the patch that shows it
+    flips = torch.tensor(list(itertools.product((1.0, -1.0), repeat=config.n_examples))).double()
+    signs = flips[:, data.source]
+    chance = torch.full((len(flips),), 1 / len(flips), dtype=torch.float64)
+    labelled = replace(data, x=data.x * signs[..., None, None], y=data.y * signs)
+    batches = ((4, False), (data.n - 1, False), (4, True))
+    given = {"what": "features", "config": config, "k": k, "activation": activation}
+    given["power_sums"] = _power_sums(W, activation.power)
+    return [
+        exact(
+            f"{_name(activation)}: features' variance, k={k} {_batch(batch)}",
+            value,
+            batch=batch,
+            **given,
+        )
+        for batch, value in zip(
+            batches, exact_variance(W, labelled, chance, batches, simulated), strict=True
+        )
+    ]
+
+
+def _batch(batch: Batch) -> str:
+    return f"B={batch[0]}" + " with replacement" * batch[1]
+
+
+def _power_sums(W: Tensor, power: int) -> tuple[float, float, float]:
+    """Σ_j ⟨w_j,v⟩^(2q−2) of the fast and slow feature, and Σ_j ‖w_j‖^(2q−2) off both."""
+    p = 2 * power - 2
+    return (
+        float(W[:, FAST].pow(p).sum()),
+        float(W[:, SLOW].pow(p).sum()),
+        float(W[:, 2:].norm(dim=1).pow(p).sum()),
+    )
+
+
+def _variance(plan: Plan, activation: Activation) -> list[Quantity]:
+    """The whole of it, exactly: all labels, and noise by quadrature."""
+    simulated = _simulated(activation, plan)
+    out = []
+    for dim, k, batches in (
+        (4, 2, ((2, False), (3, True))),
+        (3, 3, ((3, False), (3, True))),
+    ):
+        config = DataConfig(n_examples=2, dim=dim, alpha=0.5, beta_slow=0.7, sigma_noise=0.6)
+        W = torch.zeros(2, dim).double()
+        W[:, :3] = torch.tensor([[0.6, -0.5, 0.9], [-0.4, 0.7, 0.6]])
+        for arm, sigma_synthetic in (("U", 0.6), ("G", 0.7)):
+            data, chance = _all_data(config, k, arm, sigma_synthetic, simulated, plan)
+            found = exact_variance(W, data, chance, batches, simulated)
+            out += [
+                exact(
+                    f"{_name(activation)}: variance, d'={dim - 2}, {arm}({k}) {_batch(batch)}",
+                    value,
+                    what="variance",
+                    generated=arm == "G",
+                    config=config,
+                    sigma_synthetic=sigma_synthetic,
+                    k=k,
+                    batch=batch,
+                    power_sums=_power_sums(W, activation.power),
+                    activation=activation,
+                )
+                for batch, value in zip(batches, found, strict=True)
+            ]
+    return out
+
+
+def _all_data(
+    config: DataConfig,
+    k: int,
+    arm: str,
+    sigma_synthetic: float,
+    activation: Activation,
+    plan: Plan,
+) -> tuple[Dataset, Tensor]:
+    """U(k) or G(k) with all labels and all nodes of their noise, and the weights.
+
+    Filters may see the first coordinate of the noise only: the gradient's square has degree 2q in
+    it on either side of 0, and 2 in the others.
+    """
+    g = plan.generator(70)
+    original = sample(config, g)
+    augmented = original if arm == "U" else generate(original, k, g)
+    nodes, weights = planted(augmented, signed(activation.power + 1), normal(2))
+    flips = torch.tensor(list(itertools.product((1.0, -1.0), repeat=config.n_examples))).double()
+    chance = weights.repeat(len(flips)) / len(flips)
+    signs = flips[:, augmented.source].repeat_interleave(len(weights), 0)
+    x = nodes.x.repeat(len(flips), 1, 1, 1)
+    x[..., 0, :] *= signs[..., None]
+    x[:, config.n_examples :, 1] *= sigma_synthetic / config.sigma_noise
+    data = replace(nodes, x=x, y=augmented.y * signs)
+    return data if arm == "G" else upsample(data, k), chance
+
+
+# --- All together --------------------------------------------------------------------------------
+
+
+def _measure(plan: Plan) -> list[Quantity]:
+    out = []
+    for activation in (*_ODD, *_RECTIFIED):
+        out += _factors(plan, activation) + _growth(plan, activation)
+        out += _tolerance(plan, activation)
+    for activation in _EVEN:
+        out += _even_noise(plan, activation)
+    for activation in (*_EVEN, *_ODD):
+        out += _by_class(plan, activation)
+    for activation in (*_ODD, *_EVEN, *_RECTIFIED):
+        out += _feature_variance(plan, activation)
+        if activation.power < 5:  # above, too many nodes are needed
+            out += _variance(plan, activation)
+    return out
+
+
+def _predict(given: Mapping[str, Any]) -> float:
+    what = given["what"]
+    if what in ("one", "minus one"):
+        return 1.0 if what == "one" else -1.0
+    if what == "factor":
+        names = ("rho", "beta", "mean_logit", "gradient_norm", "power")
+        kappa = extensions.power_kappa(*(given[n] for n in names))
+        return float(extensions.power_factor(kappa, given["projection"], given["power"]))
+    if what == "k_star":
+        names = ("alpha", "beta_fast", "beta_slow", "power")
+        return extensions.power_k_star(*(given[n] for n in names))
+    if what == "classes":
+        rest = (given["projection"], given["rectified"], given["power"])
+        growth = (extensions.class_share_growth(share, *rest) for share in (0.0, 1.0))
+        return next(growth) / next(growth)
+    if what == "tolerance":
+        return extensions.power_sigma_tolerance(given["k"], given["power"])
+    if what == "alignments":
+        return amplification.generated_over_upsampled(given["alpha"], given["k"], 1.0, 1.0)
+    if what == "features":
+        return _predict_features(given)
+    return _predict_features(given) + _predict_noise(given)
+
+
+def _counts(config: DataConfig) -> tuple[int, int]:
+    n_fast = round(config.alpha * config.n_examples)
+    return n_fast, config.n_examples - n_fast
+
+
+def _predict_features(given: Mapping[str, Any]) -> float:
+    config: DataConfig = given["config"]
+    activation: Activation = given["activation"]
+    q = activation.power
+    size, replacement = given["batch"]
+    fast, slow = (
+        q**2 * LOGIT**2 * beta ** (2 * q) * power_sum
+        for beta, power_sum in zip(
+            (config.beta_fast, config.beta_slow), given["power_sums"][:2], strict=True
+        )
+    )
+    return extensions.feature_part_variance(
+        *_counts(config),
+        given["k"],
+        size,
+        (fast, slow),
+        extensions.label_parts(q, activation.rectified),
+        replacement,
+    )
+
+
+def _predict_noise(given: Mapping[str, Any]) -> float:
+    config: DataConfig = given["config"]
+    activation: Activation = given["activation"]
+    q, rectified = activation.power, activation.rectified
+    sigmas = (config.sigma_noise, given["sigma_synthetic"])
+    total = given["power_sums"][2]
+    noise, synthetic = (
+        extensions.power_noise(sigma, LOGIT, total, config.dim - 2, q, rectified)
+        for sigma in sigmas
+    )
+    counts, k, (size, replacement) = _counts(config), given["k"], given["batch"]
+    generated = given["generated"]
+    variance = batch_variance(
+        *counts, k, size, noise, synthetic, 0.0, generated, replacement=replacement
+    )
+    if not generated:
+        return variance
+    means = (extensions.power_noise_mean(sigma, LOGIT, total, q, rectified) for sigma in sigmas)
+    return variance + extensions.shared_label_variance(
+        *counts, k, size, *means, replacement=replacement
+    )
+
+
+CHECKS = (
+    Check(
+        "activation",
+        "the activation is the one named (control: its power is 2 higher, or 1 for even ones)",
+        _measure,
+        _predict,
+    ),
+)

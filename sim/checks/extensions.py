@@ -1,0 +1,262 @@
+"""Noise along the features, and more patches: what of the theory survives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sim.checks.base import Check, Plan, Quantity, quantity, ratio
+from sim.checks.cubic import NAMES, PREDICT, alignments, repeated, sam, unit_filters, variances
+from sim.checks.gradients import LOGIT, positive_part
+from sim.data import FAST, DataConfig, generate, sample, upsample
+from sim.measure import Estimate
+from sim.network import gradient, init, norm
+from sim.optim import sam_gradient
+from theory import amplification, extensions, sharpness
+
+# --- Equations (E10), (E13): noise along the features --------------------------------------------
+
+_ISOTROPIC = DataConfig(
+    n_examples=5, dim=4, alpha=0.6, beta_slow=0.8, sigma_noise=0.5, noise="isotropic"
+)
+
+
+def _off_features(config: DataConfig, plan: Plan) -> DataConfig:
+    """The control keeps noise off the features."""
+    return replace(config, noise="gaussian") if plan.broken else config
+
+
+def _measure_isotropic(plan: Plan) -> list[Quantity]:
+    out = []
+    for case, patches in enumerate((2, 3)):
+        config = replace(_ISOTROPIC, n_patches=patches)
+        out += _blurred_growth(plan, 92 + case, config)
+    W = unit_filters(_ISOTROPIC, plan.generator(94))
+    out += variances(plan, 95, _ISOTROPIC, _off_features(_ISOTROPIC, plan), W, 20)
+    return out + _leaning(plan) + _sam_in_mean(plan)
+
+
+def _blurred_growth(plan: Plan, key: int, config: DataConfig) -> list[Quantity]:
+    """(13) in the mean, and the deviation (E10) around it."""
+    g, k, sigma = plan.generator(key), 2, 1.2 * config.sigma_noise
+    W = torch.tensor([[0.9, 0.8, 0.5, -0.4]], dtype=torch.float64)
+    growing: dict[str, list[Tensor]] = {"U": [], "G": []}
+    for _ in range(plan.size(12)):
+        data = sample(_off_features(config, plan), g, (5000,))
+        for arm, augmented in (("U", upsample(data, k)), ("G", generate(data, k, g, sigma))):
+            growing[arm].append(-gradient(W, augmented, LOGIT)[:, 0])
+    out = []
+    for arm, parts in growing.items():
+        growth = torch.cat(parts)
+        for v, name in NAMES:
+            label = f"growth of v_{name} in {arm}({k}), P={config.n_patches}"
+            given = {"config": config, "feature": v, "projection": float(W[0, v]), "k": k}
+            mean = Estimate.of(growth[:, v])
+            out.append(quantity(f"mean {label}", mean, what="growth", **given))
+            square = Estimate.of((growth[:, v] - mean.mean).square())
+            root = square.mean**0.5
+            error = square.standard_error / (2 * root) if root > 0 else 0.0
+            out.append(
+                quantity(
+                    f"deviation of the {label}",
+                    Estimate(root, error),
+                    what="deviation",
+                    generated=arm == "G",
+                    amplitude=sigma / config.sigma_noise,
+                    w_norm=float(W.norm()),
+                    **given,
+                )
+            )
+    return out
+
+
+def _leaning(plan: Plan) -> list[Quantity]:
+    """NoiseAlign at filters and at their mirror images in the features: mean and half difference.
+
+    The mean is (15) in d dimensions; the difference is what learned features add, (E13).
+    """
+    config, k = replace(_ISOTROPIC, n_examples=4, alpha=0.5, sigma_noise=0.4), 3
+    W = torch.tensor([[0.9, 0.7, 0.5, -0.4]], dtype=torch.float64)
+    g = plan.generator(96)
+    totals, counts = [], []
+    for _ in range(plan.size(80)):
+        data = upsample(sample(_off_features(config, plan), g, (2000,)), k)
+        total, count = zip(
+            *(positive_part(data, W * s) for s in (1, torch.tensor([-1, -1, 1, 1]))), strict=True
+        )
+        totals.append(torch.stack(total))
+        counts.append(torch.stack(count).double())
+    (up, down), size = torch.cat(totals, 1), torch.cat(counts, 1).mean(0)
+    given = {"config": config, "k": k, "w_norm": float(W.norm())}
+    return [
+        quantity(
+            f"NoiseAlign, U({k}), mean of mirrored filters",
+            ratio((up + down) / 2, size),
+            what="alignment",
+            sigma_synthetic=config.sigma_noise,
+            **given,
+        ),
+        quantity(
+            f"NoiseAlign, U({k}), half difference of mirrored filters",
+            ratio((up - down) / 2, size),
+            what="lean",
+            projections=W[0, :2].tolist(),
+            **given,
+        ),
+    ]
+
+
+def _sam_in_mean(plan: Plan) -> list[Quantity]:
+    """SAM's mean gradient along v_fast over GD's: below (5), by (E14) to first order in rho."""
+    W = torch.tensor([[0.6, 0.4, 1.2, -0.9]], dtype=torch.float64)
+    u = float(W[0, FAST])
+    out = []
+    for case, (sigma, patches, k) in enumerate(((0.45, 2, 1), (0.35, 3, 2))):
+        config = replace(_ISOTROPIC, beta_fast=1.3, sigma_noise=sigma, n_patches=patches)
+        g = plan.generator(106, case)
+        n_fast = round(config.alpha * config.n_examples)
+        share = n_fast / (n_fast + k * (config.n_examples - n_fast))
+        # a derivative at 0, of which float64 leaves ten digits; and a step like SAM's
+        steps, sums = (1e-6, 0.1), ([], [])
+        for _ in range(plan.size(8)):
+            data = upsample(sample(_off_features(config, plan), g, (5000,)), k)
+            plain = gradient(W, data, LOGIT)
+            for h, found in zip(steps, sums, strict=True):
+                # h is held fixed by choosing rho in each draw, so that (5) is one number
+                moved = sam_gradient(W, data, h * norm(plain)[..., 0, 0], LOGIT)
+                found.append(torch.stack([moved[:, 0, FAST], plain[:, 0, FAST]]))
+        small, large = (ratio(*torch.cat(found, 1)) for found in sums)
+        label = f"sigma={sigma}, P={patches}, k={k}"
+        out += [
+            quantity(
+                f"slope of SAM/GD along v_fast in rho, {label}",
+                Estimate((1 - small.mean) / steps[0], small.standard_error / steps[0]),
+                what="slope",
+                config=config,
+                k=k,
+                share=share,
+                projection=u,
+                w_norm=float(W.norm()),
+            ),
+            quantity(
+                f"mean SAM/GD along v_fast, not (5), {label}",
+                large,
+                "<",
+                what="factor",
+                kappa=3 * steps[1] * config.beta_fast**3 * LOGIT * share,
+                projection=u,
+            ),
+        ]
+    return out
+
+
+# --- More patches --------------------------------------------------------------------------------
+
+
+def _measure_patches(plan: Plan) -> list[Quantity]:
+    out = []
+    for case, patches in enumerate((3, 4)):
+        config = DataConfig(
+            n_examples=12,
+            dim=60,
+            n_patches=patches,
+            alpha=0.5,
+            beta_slow=0.7,
+            sigma_noise=0.3,
+            noise="orthogonal",
+        )
+        g = plan.generator(98, case)
+        data = sample(config, g)
+        W = init(2, config.dim, 0.4, g)
+        out += sam(repeated(data) if plan.broken else data, W)
+        config = DataConfig(
+            n_examples=6, dim=12, n_patches=patches, alpha=0.5, beta_slow=0.7, sigma_noise=0.5
+        )
+        W = init(8, config.dim, 0.5, plan.generator(99, case))
+        out += alignments(plan, 100 + case, config, W, 16, plan.broken)
+        config = replace(config, n_examples=4, dim=4)
+        W = unit_filters(config, plan.generator(102, case))
+        out += variances(plan, 104 + case, config, config, W, 30, plan.broken)
+    return out
+
+
+# --- Predictions ---------------------------------------------------------------------------------
+
+
+def _predict_factor(given: Mapping[str, Any]) -> float:
+    return float(sharpness.feature_factor(given["kappa"], given["projection"]))
+
+
+def _predict_lean(given: Mapping[str, Any]) -> float:
+    config: DataConfig = given["config"]
+    growth = [
+        PREDICT["growth"]({**given, "feature": v, "projection": given["projections"][v]})
+        for v, _ in NAMES
+    ]
+    return extensions.feature_lean(
+        config.sigma_noise, given["w_norm"], growth, given["projections"]
+    )
+
+
+def _noise_weight(config: DataConfig, k: int, amplitude: float | None = None) -> float:
+    """Multiplicity² of the noise patches, weighed by their amplitudes⁶; amplitude: of G(k)."""
+    n_slow = config.n_examples - round(config.alpha * config.n_examples)
+    added = k**2 - 1 if amplitude is None else (k - 1) * amplitude**6
+    return (config.n_patches - 1) * (config.n_examples + n_slow * added)
+
+
+def _predict_deviation(given: Mapping[str, Any]) -> float:
+    config: DataConfig = given["config"]
+    amplitude = given["amplitude"] if given["generated"] else None
+    return extensions.feature_gradient_deviation(
+        LOGIT,
+        config.sigma_noise,
+        given["w_norm"],
+        given["projection"],
+        amplification.n_augmented(config.n_examples, config.alpha, given["k"]),
+        _noise_weight(config, given["k"], amplitude),
+    )
+
+
+def _predict_slope(given: Mapping[str, Any]) -> float:
+    config: DataConfig = given["config"]
+    return LOGIT * extensions.isotropic_sam_slope(
+        config.beta_fast,
+        given["share"],
+        given["projection"],
+        config.sigma_noise,
+        given["w_norm"],
+        config.dim,
+        amplification.n_augmented(config.n_examples, config.alpha, given["k"]),
+        _noise_weight(config, given["k"]),
+    )
+
+
+def _predict(given: Mapping[str, Any]) -> float:
+    own = {
+        "factor": _predict_factor,
+        "lean": _predict_lean,
+        "deviation": _predict_deviation,
+        "slope": _predict_slope,
+    }
+    return (PREDICT | own)[given["what"]](given)
+
+
+CHECKS = (
+    Check(
+        "isotropic-noise",
+        "noise has a part along the features (control: it has none)",
+        _measure_isotropic,
+        _predict,
+    ),
+    Check(
+        "more-patches",
+        "an example's noise patches are independent (control: they are one and the same)",
+        _measure_patches,
+        _predict,
+    ),
+)

@@ -1,0 +1,71 @@
+"""What several checks measure of gradients: noise alignment, growth, mini-batch variance."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sim.data import FAST, SLOW, Dataset, upsample
+from sim.measure import noise_projections, squared_norms
+from sim.network import CUBE, Activation, gradient
+
+LOGIT = 0.5
+"""Frozen logits of all gradients here."""
+
+Batch = tuple[int, bool]
+"""Size of a mini-batch, and whether it is drawn with replacement."""
+
+
+def positive_part(data: Dataset, W: Tensor, activation: Activation = CUBE) -> tuple[Tensor, Tensor]:
+    """Sums over all filters j of y⟨−∇_{w_j}L, ξ⟩ on I_{j,+}, and of |I_{j,+}|, in each draw."""
+    along = noise_projections(-gradient(W, data, LOGIT, activation), data)
+    on = noise_projections(W, data) > 0
+    return torch.where(on, along, 0.0).sum((-1, -2)), on.sum((-1, -2))
+
+
+def equalising_k(W: Tensor, data: Dataset, activation: Activation = CUBE) -> float:
+    """The k at which both features grow alike in U(k), summed over the filters."""
+
+    def excess(k: int) -> float:
+        growth = -gradient(W, upsample(data, k), LOGIT, activation).sum(0)
+        return float(growth[SLOW] - growth[FAST]) * upsample(data, k).n
+
+    first, second = excess(1), excess(2)  # linear in k once the size N' is undone
+    return 1 - first / (second - first)
+
+
+def batch_factor(n: int, batch: Batch) -> float:
+    """What the spread within a data set of n examples adds to the variance of a mini-batch."""
+    size, replacement = batch
+    return 1 / size * (1.0 if replacement else (n - size) / (n - 1))
+
+
+def variance_samples(
+    W: Tensor, data: Dataset, batches: tuple[Batch, ...], activation: Activation = CUBE
+) -> list[Tensor]:
+    """Unbiased samples of the mini-batch gradient variance over data and batches, for each batch.
+
+    data: two independent draws in its first batch dimension. By the law of total variance: over
+    batches exactly, over data by E‖g − g'‖²/2 of the full gradients.
+    """
+    full = gradient(W, data, LOGIT, activation)
+    each = squared_norms(W, data, LOGIT, activation).mean(-1)
+    within = (each - full.square().sum((-1, -2))).mean(0)
+    between = (full[0] - full[1]).square().sum((-1, -2)) / 2
+    return [batch_factor(data.n, batch) * within + between for batch in batches]
+
+
+def exact_variance(
+    W: Tensor,
+    data: Dataset,
+    chance: Tensor,
+    batches: tuple[Batch, ...],
+    activation: Activation = CUBE,
+) -> list[float]:
+    """The same, exactly, from all possible data sets (m, ...) with their probabilities."""
+    full = gradient(W, data, LOGIT, activation)
+    each = squared_norms(W, data, LOGIT, activation).mean(-1)
+    centre = (chance[:, None, None] * full).sum(0)
+    within = chance @ (each - full.square().sum((-1, -2)))
+    between = chance @ (full - centre).square().sum((-1, -2))
+    return [float(batch_factor(data.n, batch) * within + between) for batch in batches]

@@ -1,0 +1,195 @@
+"""Wrong labels and unequal classes: what of the theory survives."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from sim.checks.base import Check, Plan, Quantity, exact, quantity
+from sim.checks.cubic import BATCHES, PREDICT, alignments, growths, sam, unit_filters, variances
+from sim.checks.gradients import LOGIT, equalising_k, exact_variance
+from sim.data import FAST, DataConfig, sample, upsample
+from sim.measure import Estimate, filter_sums
+from sim.network import Activation, gradient, init
+from theory import extensions
+
+# --- Equations (E7), (E8): wrong labels ----------------------------------------------------------
+
+_LABELS = DataConfig(
+    n_examples=40,
+    dim=60,
+    alpha=0.6,
+    beta_slow=0.7,
+    sigma_noise=0.2,
+    noise="orthogonal",
+    label_noise=0.125,
+    label_noise_slow=0.25,
+)
+_FEW = DataConfig(n_examples=8, dim=4, alpha=0.5, beta_slow=0.7, sigma_noise=0.5, label_noise=0.25)
+_FEW_ALIGNED = DataConfig(n_examples=8, dim=12, alpha=0.5, sigma_noise=0.5, label_noise=0.25)
+
+
+def _wrong(config: DataConfig, plan: Plan) -> DataConfig:
+    """The control doubles the shares of wrong labels."""
+    if not plan.broken:
+        return config
+    return replace(
+        config, label_noise=2 * config.label_noise, label_noise_slow=2 * config.wrong_slow
+    )
+
+
+def _measure_labels(plan: Plan) -> list[Quantity]:
+    g = plan.generator(80)
+    data = sample(_wrong(_LABELS, plan), g)
+    data = replace(data, config=_LABELS)
+    W = init(2, _LABELS.dim, 0.3, g)
+    W[:, :2] = 0.6
+    out = growths(data, W, 2, g) + sam(data, W)
+    config = _LABELS
+    out.append(
+        exact(
+            "k that equalises growth",
+            equalising_k(W, data),
+            what="k_star",
+            shares=(config.alpha, config.beta_fast, config.beta_slow),
+            wrong=(config.label_noise, config.wrong_slow),
+        )
+    )
+    out += _label_variance(plan)
+    W = init(8, _FEW_ALIGNED.dim, 0.5, plan.generator(81))
+    out += alignments(plan, 82, _wrong(_FEW_ALIGNED, plan), W, 30)
+    W = unit_filters(_FEW, plan.generator(83))
+    return out + variances(plan, 84, _FEW, _wrong(_FEW, plan), W, 30)
+
+
+def _label_variance(plan: Plan) -> list[Quantity]:
+    """(E5), (E6) exactly, by going through all ways in which labels can be wrong."""
+    config, k = replace(_FEW, sigma_noise=0.0, label_noise=0.0), 3
+    wrong = _wrong(_FEW, plan).label_noise
+    g = plan.generator(85)
+    data = upsample(sample(config, g), k)
+    W = unit_filters(config, g, 3)
+    flips = torch.tensor(list(itertools.product((1.0, -1.0), repeat=config.n_examples))).double()
+    chances = ((1 + flips) / 2 - flips * wrong).prod(1)  # wrong for −1, 1 − wrong for 1
+    count = round(wrong * 4)
+    fixed = ((flips[:, :4] < 0).sum(1) == count) & ((flips[:, 4:] < 0).sum(1) == count)
+    out = []
+    for label, exact_counts, possible in (
+        ("independent", False, chances),
+        ("an exact share", True, fixed.double() / fixed.sum()),
+    ):
+        labelled = replace(
+            data,
+            x=data.x.expand(len(flips), *data.x.shape),
+            y=data.y * flips[:, data.source],
+        )
+        for batch, value in zip(
+            BATCHES, exact_variance(W, labelled, possible, BATCHES), strict=True
+        ):
+            out.append(
+                exact(
+                    f"features' variance, wrong labels {label}, B={batch[0]}"
+                    + " with replacement" * batch[1],
+                    value,
+                    what="features",
+                    config=_FEW,
+                    filters=filter_sums(W),
+                    k=k,
+                    batch=batch,
+                    exact_counts=exact_counts,
+                )
+            )
+    return out
+
+
+# --- Equation (E9): unequal classes --------------------------------------------------------------
+
+_CLASSES = DataConfig(
+    n_examples=40,
+    dim=60,
+    alpha=0.6,
+    beta_slow=0.7,
+    sigma_noise=0.2,
+    noise="orthogonal",
+    positive=0.75,
+)
+_FEW_CLASSES = DataConfig(
+    n_examples=5, dim=4, alpha=0.6, beta_slow=0.7, sigma_noise=0.5, positive=0.75
+)
+_ALIGNED_CLASSES = DataConfig(n_examples=8, dim=12, alpha=0.5, sigma_noise=0.5, positive=0.75)
+
+
+def _classes(config: DataConfig, plan: Plan) -> DataConfig:
+    """The control has equal classes."""
+    return replace(config, positive=0.5) if plan.broken else config
+
+
+def _measure_classes(plan: Plan) -> list[Quantity]:
+    out = []
+    config = DataConfig(n_examples=20, dim=3, alpha=0.6, sigma_noise=0.1, positive=0.75)
+    data = sample(_classes(config, plan), plan.generator(86), (plan.size(10_000),))
+    for activation in (*map(Activation, (2, 3, 4)), Activation(2, True), Activation(3, True)):
+        for u in (0.9, -0.9) if activation.rectified else (0.9,):
+            growth = -gradient(
+                torch.tensor([[u, 0, 0]], dtype=torch.float64), data, LOGIT, activation
+            )
+            name = f"{'ReLU' if activation.rectified else 'z'}^{activation.power}"
+            out.append(
+                quantity(
+                    f"{name}: mean growth of v_fast at <w,v>={u}",
+                    Estimate.of(growth[:, 0, FAST]),
+                    what="classes",
+                    config=config,
+                    projection=u,
+                    power=activation.power,
+                    rectified=activation.rectified,
+                )
+            )
+    g = plan.generator(87)
+    data = replace(sample(_classes(_CLASSES, plan), g), config=_CLASSES)
+    W = init(2, _CLASSES.dim, 0.3, g)
+    out += growths(data, W, 2, g) + sam(data, W)
+    W = init(8, _ALIGNED_CLASSES.dim, 0.5, plan.generator(88))
+    out += alignments(plan, 89, _classes(_ALIGNED_CLASSES, plan), W, 30)
+    W = unit_filters(_FEW_CLASSES, plan.generator(90))
+    simulated = _classes(_FEW_CLASSES, plan)
+    return out + variances(plan, 91, _FEW_CLASSES, simulated, W, 30)
+
+
+# --- Predictions ---------------------------------------------------------------------------------
+
+
+def _predict_k_star(given: Mapping[str, Any]) -> float:
+    return extensions.label_noise_k_star(*given["shares"], *given["wrong"])
+
+
+def _predict_classes(given: Mapping[str, Any]) -> float:
+    config: DataConfig = given["config"]
+    q, u = given["power"], given["projection"]
+    growth = q * LOGIT * config.beta_fast**q * config.alpha * abs(u) ** (q - 1)
+    return growth * extensions.class_share_growth(config.positive, u, given["rectified"], q)
+
+
+def _predict(given: Mapping[str, Any]) -> float:
+    own = {"k_star": _predict_k_star, "classes": _predict_classes}
+    return (PREDICT | own)[given["what"]](given)
+
+
+CHECKS = (
+    Check(
+        "label-noise",
+        "the share of wrong labels is the one named (control: twice as many)",
+        _measure_labels,
+        _predict,
+    ),
+    Check(
+        "class-imbalance",
+        "the share of positive labels is the one named (control: equal classes)",
+        _measure_classes,
+        _predict,
+    ),
+)
