@@ -1,0 +1,1 @@
+"""Synthetic images on disk for large runs: Parquet shards that Hugging Face `datasets` reads."""
