@@ -11,9 +11,8 @@ import sys
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil, floor, inf, sqrt
+from math import ceil, floor, hypot, inf, sqrt
 
-import numpy as np
 from theory.amplification import k_star, memorisation_ratio, n_augmented
 from theory.gradient_variance import Filters, single_sample_noise
 from theory.moments import noise_strength, shared_noise_covariance
@@ -41,7 +40,7 @@ class Family:
 
 
 def copies(k: float) -> Family:
-    """U(k) as a member of the family: (c, τ, a) = (1, 1, 1); its effective k is k, equation (F1)."""
+    """U(k) as a member of the family: (c, τ, a) = (1, 1, 1), effective k = k, equation (F1)."""
     return Family(k, 1.0, 1.0, 1.0)
 
 
@@ -211,7 +210,7 @@ def noise_growth(member: Family) -> tuple[float, float]:
     In units of one original alone: Σ_u ⟨û,u⟩³/‖ξ‖³ over the group's noise patches u, for û along ξ
     and along γ: 1 + (k−1)(aτ)³ and a³ + τ³ + (k−2) a³τ⁶, equation (F7), to leading order in 1/√d.
     Both are k for copies; for fresh noise 1 and a³. At k = 1 there is no synthetic example and the
-    second is 0. For 0 < τ < 1 the filter then turns towards (F13) and speeds up.
+    second is 0. For 0 < τ < 1 the filter then turns, and speeds up towards `fastest_growth`.
     """
     k, tau, a = member.k, member.kept_noise, member.amplitude
     original = 1 + (k - 1) * (a * tau) ** 3
@@ -221,45 +220,52 @@ def noise_growth(member: Family) -> tuple[float, float]:
 
 
 def fastest_growth(member: Family) -> float:
-    """The same along the direction in which it is fastest, max_û Σ_u ⟨û,u⟩³/‖ξ‖³, equation (F13).
+    """ρ = max_û Σ_u ⟨û,u⟩³/‖ξ‖³: the rate in the direction in which it is fastest, equation (F8).
 
     A filter along that û stays along it, so (32) with this rate is its learning time exactly, and
-    no filter of its length is faster; one that starts along ξ or γ grows at a rate between (F7)
-    and this. 1 and a³, whichever is larger, at τ = 0; 1 + (k−1) a³ at τ = 1; for large k
+    no filter of its length is faster; one that starts along ξ or γ takes a time between those of
+    (F7) and of ρ. ρ is 1 and a³, whichever is larger, at τ = 0; 1 + (k−1) a³ at τ = 1; for large k
     (k−1)(aτ)³ + 1 + (3/2) a³τ(1−τ²). Between whole numbers k: linear.
     """
-    k = member.k
-    below, above = (_fastest(whole, member) for whole in (floor(k), ceil(k)))
-    return below + (k - floor(k)) * (above - below)
+    below, above = floor(member.k), ceil(member.k)
+    rate = _fastest(below, member)
+    if below == above:
+        return rate
+    return rate + (member.k - below) * (_fastest(above, member) - rate)
+
+
+_ORIGINAL = (1.0, 0.0, 0.0)
+"""ξ/‖ξ‖ in the three dimensions of `_fastest`."""
 
 
 def _fastest(k: int, member: Family) -> float:
-    """The maximum of (F13) at a whole k, by w ← Σ_u ⟨w,u⟩² u, which never lowers the rate.
+    """ρ of equation (F8) at a whole k, by w ← Σ_u ⟨w,u⟩² u, which never lowers the rate.
 
     By symmetry in three dimensions: ξ, one synthetic's fresh part, and all others' together.
     """
     tau, a = member.kept_noise, member.amplitude
     others = max(k - 2, 0)
+    one = k - 1 - others
     fresh = a * sqrt(1 - tau * tau)
     shared = fresh / sqrt(others) if others else 0.0
-    patches = np.array([[1, 0, 0], [a * tau, fresh, 0], [a * tau, 0, shared]])
-    counts = np.array([1, k - 1 - others, others])
     best = 0.0
-    for w, count in zip(patches, counts, strict=True):
+    for x, y, z in (_ORIGINAL, (a * tau, fresh, 0), (a * tau, 0, shared)):
         rate, before = 0.0, -inf
-        while count and w.any() and rate > before:
-            along = patches @ (w / np.linalg.norm(w))
-            rate, before = counts @ along**3, rate
-            w = patches.T @ (counts * along**2)
-        best = max(best, float(rate))
+        while rate > before and (length := hypot(x, y, z)) > 0:
+            own, first, rest = x, a * tau * x + fresh * y, a * tau * x + shared * z
+            before, rate = rate, (own**3 + one * first**3 + others * rest**3) / length**3
+            x = (own**2 + a * tau * (one * first**2 + others * rest**2)) / length**2
+            y, z = one * fresh * first**2 / length**2, others * shared * rest**2 / length**2
+        best = max(best, rate)
     return best
 
 
 def family_memorisation(world: World, member: Family) -> float:
     """Learning time of the slow feature over that of a slow example's noise, equation (F8).
 
-    Equation (33) × (F13) / (F1): matched filters, the noise's along the direction of (F13). Above
-    1 the noise is memorised first. At least (33) × max of (F7) / (F1), with equality at τ = 0, 1.
+    Equation (33) × `fastest_growth` / (F1): matched filters, the noise's along the direction of
+    fastest growth. Above 1 the noise is memorised first. At least (33) × max of (F7) / (F1), with
+    equality at τ = 0 and 1.
     """
     base = memorisation_ratio(
         world.sigma_noise, world.dim, world.alpha, world.n_examples, world.beta_slow

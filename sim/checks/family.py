@@ -1,0 +1,370 @@
+"""The family between copies and faithful images: one step, and the mini-batch gradient variance.
+
+Equations (F1) to (F6) of theory/family.md, for synthetic examples of any fidelity, kept noise and
+amplitude. What is exact given the data is measured to rounding, what is a mean over data in many
+small draws: few examples in few dimensions, so that every term weighs enough to be tested.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sim.checks.base import Check, Plan, Quantity, exact, quantity, ratio
+from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
+from sim.measure import Estimate, noise_projections
+from sim.network import coefficients, gradient, init, preactivations
+from theory import family as theory
+from theory.amplification import feature_gradient
+from theory.family import Family
+from theory.gradient_variance import Filters, expected_filters
+
+LOGIT = 0.5
+_FILTERS, _SIGMA_INIT = 16, 0.5
+
+
+def _originals(
+    config: DataConfig, n_fast: int, g: torch.Generator, batch: tuple[int, ...] = ()
+) -> Dataset:
+    """Data with `n_fast` fast examples, whatever config.alpha."""
+    data = sample(config, g, batch)
+    is_fast = torch.arange(config.n_examples) < n_fast
+    x = data.x.clone()
+    x[..., 0, :2] = 0.0
+    x[..., is_fast, 0, FAST] = config.beta_fast * data.y[..., is_fast]
+    x[..., ~is_fast, 0, SLOW] = config.beta_slow * data.y[..., ~is_fast]
+    return replace(data, x=x, is_fast=is_fast)
+
+
+def augmented(data: Dataset, member: Family | int, plan: Plan, g: torch.Generator) -> Dataset:
+    """data with the member's synthetic examples, or U(k); the control gives them fresh noise."""
+    if isinstance(member, int):
+        return upsample(data, member)
+    return generate(
+        data,
+        int(member.k),
+        g,
+        sigma_synthetic=member.amplitude * data.config.sigma_noise,
+        fidelity=member.fidelity,
+        kept_noise=0.0 if plan.broken else member.kept_noise,
+    )
+
+
+def matched(config: DataConfig) -> Tensor:
+    """One filter with the same projection on both features."""
+    W = torch.zeros(1, config.dim, dtype=torch.float64)
+    W[:, [FAST, SLOW]] = 0.5
+    return W
+
+
+def _fast_counts(config: DataConfig, draws: int, random: bool, g: torch.Generator) -> Tensor:
+    """Number of fast examples in each of `draws` data sets."""
+    if not random:
+        return torch.full((draws,), round(config.alpha * config.n_examples))
+    return (torch.rand(draws, config.n_examples, generator=g) < config.alpha).sum(1)
+
+
+def as_member(member: Family | int) -> Family:
+    return theory.copies(member) if isinstance(member, int) else member
+
+
+def name_of(member: Family | int) -> str:
+    return f"U({member})" if isinstance(member, int) else f"k={member.k:g} {shares_of(member)}"
+
+
+def shares_of(member: Family) -> str:
+    return f"c={member.fidelity:.2g} tau={member.kept_noise:.2g} a={member.amplitude:g}"
+
+
+# --- Equations (F1) to (F3): one step ------------------------------------------------------------
+
+# matched filters, and a feature ratio at which k* is 1.5 / .7^3
+_FEATURES = DataConfig(n_examples=5, dim=30, alpha=0.6, beta_slow=0.7, sigma_noise=0.2)
+_MEMBERS = (Family(3, 0.8, 0.5, 0.9), Family(5, 0.3, 1.0, 1.0), 4)  # 4: U(4)
+
+_FEW = DataConfig(n_examples=3, dim=14, alpha=1 / 3, beta_slow=0.7, sigma_noise=0.4)
+_UNEVEN = replace(_FEW, alpha=0.45)
+_ONE_STEP = (
+    # world, random counts, member
+    (_FEW, False, 3),
+    (_FEW, False, Family(2, 0.7, 0.3, 0.6)),
+    (_FEW, False, Family(6, 0.9, 0.5, 1.0)),
+    (replace(_FEW, n_patches=3), False, Family(4, 0.5, 0.8, 1.2)),
+    (_UNEVEN, True, Family(3, 0.8, 0.6, 1.1)),
+    (replace(_UNEVEN, n_patches=3), True, Family(2, 0.6, 0.4, 0.8)),
+)
+_CHUNK = 2_000  # data sets at a time: what fits into the processor's cache
+
+
+def _measure_one_step(plan: Plan) -> list[Quantity]:
+    return _feature_growth(plan) + _mean_shares(plan) + _alignments(plan)
+
+
+def _feature_growth(plan: Plan) -> list[Quantity]:
+    """(F1) and (F2) given the data: exact."""
+    out = []
+    g = plan.generator(60)
+    data = sample(_FEATURES, g)
+    W = matched(_FEATURES)
+    before = -gradient(W, data, LOGIT)[0]
+    for member in _MEMBERS:
+        made = augmented(data, member, plan, g)
+        growth = -gradient(W, made, LOGIT)[0]
+        for feature, name in ((FAST, "fast"), (SLOW, "slow")):
+            label = f"growth of v_{name}, {name_of(member)}"
+            out.append(exact(label, growth[feature], what=name, world=_FEATURES, member=member))
+        gain = (growth[SLOW] / growth[FAST]) / (before[SLOW] / before[FAST])
+        label = f"gain of the slow feature on the fast one, {name_of(member)}"
+        out.append(exact(label, gain, what="effective k", member=member))
+    for fidelity in (1.0, 0.8):
+        k = _equalising_k(data, W, fidelity, g)
+        label = f"k that equalises growth, c={fidelity}"
+        out.append(exact(label, k, what="k_star", world=_FEATURES, fidelity=fidelity))
+    return out
+
+
+def _equalising_k(data: Dataset, W: Tensor, fidelity: float, g: torch.Generator) -> float:
+    """The k at which both features grow alike, between the whole numbers that bracket it."""
+
+    def excess(k: int) -> float:
+        made = generate(data, k, g, fidelity=fidelity)
+        grad = gradient(W, made, LOGIT)[0]
+        return float(grad[FAST] - grad[SLOW]) * made.n  # linear in k once the size is undone
+
+    k = 1
+    while excess(k + 1) < 0:
+        k += 1
+    low, high = excess(k), excess(k + 1)
+    return k - low / (high - low)
+
+
+def _mean_shares(plan: Plan) -> list[Quantity]:
+    """(F1) over random counts: growth depends on the count alone, so each count needs one set."""
+    config = replace(_FEATURES, alpha=0.7)
+    member = _MEMBERS[0]
+    g = plan.generator(61)
+    W = matched(config)
+    growth = []
+    for n_fast in range(config.n_examples + 1):
+        data = _originals(config, n_fast, g)
+        growth.append(-gradient(W, augmented(data, member, plan, g), LOGIT)[0])
+    drawn = torch.stack(growth)[_fast_counts(config, plan.size(100_000), True, g)]
+    return [
+        quantity(
+            f"mean growth of v_{name}, random counts",
+            Estimate.of(drawn[:, feature]),
+            what=name,
+            world=config,
+            member=member,
+            random=True,
+        )
+        for feature, name in ((FAST, "fast"), (SLOW, "slow"))
+    ]
+
+
+def _alignments(plan: Plan) -> list[Quantity]:
+    """(F3) in expectation over data."""
+    out = []
+    W = init(_FILTERS, _FEW.dim, _SIGMA_INIT, plan.generator(62))
+    w_norm = float(W[:, 2:].square().sum(1).mean().sqrt())
+    for case, (config, random, member) in enumerate(_ONE_STEP):
+        g = plan.generator(63, case)
+        counts = _fast_counts(config, plan.size(40_000), random, g)
+        parts = []
+        for n_fast, draws in zip(*torch.unique(counts, return_counts=True), strict=True):
+            for chunk in torch.arange(int(draws)).split(_CHUNK):
+                data = _originals(config, int(n_fast), g, (len(chunk),))
+                made = augmented(data, member, plan, g)
+                parts.append(torch.stack(_positive_part(made, W) + _positive_part(data, W)))
+        own, size, bare, bare_size = torch.cat(parts, 1)
+        given = {"world": config, "member": member, "random": random}
+        label = f"{name_of(member)} P={config.n_patches}" + ", random counts" * random
+        out.append(
+            quantity(
+                f"NoiseAlign, {label}", ratio(own, size), what="alignment", w_norm=w_norm, **given
+            )
+        )
+        if not random:
+            # the weight in units of the originals', which are the same: far sharper than alone
+            sums = ratio(own, bare)
+            scale = _size(config, member) / config.n_examples
+            scale *= float(bare_size.mean() / size.mean())
+            weight = Estimate(sums.mean * scale, sums.standard_error * scale)
+            out.append(quantity(f"weight of noise, {label}", weight, what="weight", **given))
+    return out
+
+
+def _size(config: DataConfig, member: Family | int) -> int:
+    """N' at fixed counts."""
+    n_fast = round(config.alpha * config.n_examples)
+    k = member if isinstance(member, int) else int(member.k)
+    return n_fast + k * (config.n_examples - n_fast)
+
+
+def _positive_part(data: Dataset, W: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums over all filters j of y<-grad_j, u> on I_{j,+}, and of |I_{j,+}|, in each draw."""
+    along = noise_projections(-gradient(W, data, LOGIT), data)
+    on = noise_projections(W, data) > 0
+    return torch.where(on, along, 0.0).sum((-1, -2)), on.double().sum((-1, -2))
+
+
+def _predict_one_step(given: Mapping[str, Any]) -> float:
+    what, random = given["what"], given.get("random", False)
+    if what == "effective k":
+        return theory.effective_k(as_member(given["member"]))
+    world: DataConfig = given["world"]
+    if what == "k_star":
+        return theory.family_k_star(
+            world.alpha, world.beta_fast, world.beta_slow, given["fidelity"]
+        )
+    if what == "alignment":
+        return theory.family_alignment(
+            world, as_member(given["member"]), given["w_norm"], LOGIT, random
+        )
+    if what == "weight":
+        return theory.noise_weight(world.alpha, as_member(given["member"]))
+    feature = SLOW if what == "slow" else FAST
+    share = theory.feature_shares(world, as_member(given["member"]), random)[feature]
+    return feature_gradient((world.beta_fast, world.beta_slow)[feature], share, LOGIT, 0.5)
+
+
+# --- Equations (F4) to (F6): mini-batch gradient variance ----------------------------------------
+
+_BARE = DataConfig(3, 4, alpha=0.4, beta_fast=1.2, beta_slow=0.8, sigma_noise=0.0)
+_LOUD = DataConfig(n_examples=2, dim=12, alpha=0.5, beta_slow=0.6, sigma_noise=0.5)
+_MIXED = DataConfig(n_examples=3, dim=12, alpha=0.4, beta_slow=0.9, sigma_noise=0.35)
+_THREE = replace(_MIXED, n_patches=3)
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """A world, a member and how its mini-batches are drawn."""
+
+    world: DataConfig
+    member: Family | int
+    batch_size: int
+    draws: int
+    replacement: bool = False
+    random_counts: bool = False
+    random_filters: bool = False
+
+    def __str__(self) -> str:
+        return (
+            f"{name_of(self.member)} B={self.batch_size} P={self.world.n_patches}"
+            + " with replacement" * self.replacement
+            + ", random counts" * self.random_counts
+            + ", mean over W(0)" * self.random_filters
+            + ", no noise" * (self.world.sigma_noise == 0)
+        )
+
+
+_VARIANCES = (
+    # without noise and at fixed counts nothing is left to chance: one draw is exact
+    _Batches(_BARE, Family(3, 0.8, 0.5, 0.9), 2, 1),
+    _Batches(_BARE, Family(2, 0.6, 0.5, 0.9), 3, 1, replacement=True),
+    # full batches, for which the terms in B − 1 and N' − 1 weigh most
+    _Batches(_LOUD, 2, 3, 280_000),
+    _Batches(_LOUD, Family(6, 0.9, 0.7, 1.3), 7, 70_000),
+    _Batches(_LOUD, Family(3, 0.9, 0.6, 0.9), 4, 16_000, replacement=True),
+    _Batches(_THREE, Family(3, 0.7, 0.9, 0.8), 4, 12_000, random_filters=True),
+    _Batches(_MIXED, Family(2, 0.8, 0.7, 1.1), 3, 12_000, random_counts=True),
+    _Batches(_THREE, Family(3, 0.5, 0.8, 0.9), 3, 12_000, True, True, True),
+)
+
+
+def _measure_variance(plan: Plan) -> list[Quantity]:
+    out = []
+    for number, case in enumerate(_VARIANCES):
+        g = plan.generator(64, number)
+        d = case.world.dim
+        fixed = init(_FILTERS, d, _SIGMA_INIT, g)
+        fixed[:, :2] *= 2  # so that the features' variance can be seen beside the noise's
+        given = {"case": case, "filters": None if case.random_filters else _filters(fixed)}
+        samples = []
+        for chunk in torch.arange(plan.size(case.draws) if case.draws > 1 else 1).split(_CHUNK):
+            n = len(chunk)
+            W = init(_FILTERS, d, _SIGMA_INIT, g, (n,)) if case.random_filters else fixed
+            (squares, means), (squares2, means2) = (
+                _mean_over_batches(W, case, n, plan, g) for _ in range(2)
+            )
+            # E‖g‖² − ⟨Eg, Eg⟩ from independent data sets at the same W: the variance given W
+            samples.append((squares + squares2) / 2 - (means * means2).sum((-1, -2)))
+        if case.draws == 1:
+            out.append(exact(str(case), samples[0], **given))
+        else:
+            out.append(quantity(str(case), Estimate.of(torch.cat(samples)), **given))
+    return out
+
+
+def _mean_over_batches(
+    W: Tensor, case: _Batches, draws: int, plan: Plan, g: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Of fresh data at W (J, d) or (draws, J, d): means over all mini-batches of ‖g‖² and g."""
+    world = case.world
+    counts = _fast_counts(world, draws, case.random_counts, g)
+    squares, means = W.new_empty(draws), W.new_empty(draws, *W.shape[-2:])
+    for n_fast in counts.unique():
+        at = (counts == n_fast).nonzero().flatten()
+        data = augmented(_originals(world, int(n_fast), g, (len(at),)), case.member, plan, g)
+        h = preactivations(W[at] if W.dim() == 3 else W, data.x)
+        weights, x = coefficients(h, data, LOGIT), data.x.flatten(-3, -2)
+        # ⟨g_i, g_m⟩ of single examples, patch by patch
+        products = data.n**2 * (weights @ weights.mT) * (x @ x.mT)
+        shares = _every_batch(data.n, case.batch_size, case.replacement)
+        shares = shares.repeat_interleave(world.n_patches, 1)
+        squares[at] = (shares.mT @ shares / len(shares) * products).sum((-1, -2))
+        means[at] = weights.mT @ x
+    return squares, means
+
+
+def _every_batch(n: int, batch_size: int, replacement: bool) -> Tensor:
+    """All mini-batches, equally likely: the share of each example, (batches, n)."""
+    if replacement:
+        index = torch.tensor(list(itertools.product(range(n), repeat=batch_size)))
+    else:
+        index = torch.tensor(list(itertools.combinations(range(n), batch_size)))
+    shares = torch.zeros(len(index), n, dtype=torch.float64)
+    return shares.scatter_add_(1, index, torch.ones(index.shape).double()) / batch_size
+
+
+def _filters(W: Tensor) -> Filters:
+    """What the variance needs of a given W (J, d)."""
+    return Filters(
+        float(W[:, 2:].square().sum(1).square().sum()),
+        float(W[:, FAST].pow(4).sum()),
+        float(W[:, SLOW].pow(4).sum()),
+    )
+
+
+def _predict_variance(given: Mapping[str, Any]) -> float:
+    case: _Batches = given["case"]
+    return theory.family_variance(
+        case.world,
+        given["filters"] or expected_filters(_FILTERS, case.world.dim, _SIGMA_INIT),
+        as_member(case.member),
+        case.batch_size,
+        LOGIT,
+        case.replacement,
+        case.random_counts,
+    )
+
+
+CHECKS = (
+    Check(
+        "family",
+        "synthetic noise keeps tau of its source's (control: it is fresh)",
+        _measure_one_step,
+        _predict_one_step,
+    ),
+    Check(
+        "family-variance",
+        "synthetic noise keeps tau of its source's (control: it is fresh)",
+        _measure_variance,
+        _predict_variance,
+    ),
+)
