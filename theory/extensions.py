@@ -146,6 +146,27 @@ def feature_part_variance(
     return (spread + shared * (own + (B - 1) * together)) / B
 
 
+def power_memorisation(
+    sigma_noise: float,
+    dim: float,
+    alpha: float,
+    n_examples: float,
+    beta_slow: float,
+    power: int,
+    rectified: bool,
+    label_noise: float = 0.0,
+) -> float:
+    """Learning time of the slow feature over that of one slow example's noise, equation (E15).
+
+    sigma_noise^q d^(q/2) / ((1 − alpha) N beta_slow^q (1 − 2η)), twice that for ReLU^q, of which a
+    filter sees one class only: (33) at q = 3. At matched filters, on the originals or U(k); on
+    G(k) it is divided by k. Above 1 the noise is memorised first. z^q with odd q, ReLU^q; η the
+    share of wrong labels among slow examples.
+    """
+    seen = n_examples * (1 - alpha) * (1 - 2 * label_noise) / (2 if rectified else 1)
+    return (sigma_noise * dim**0.5 / beta_slow) ** power / seen
+
+
 # --- labels --------------------------------------------------------------------------------------
 
 

@@ -1,12 +1,7 @@
-"""Other activations: what of the theory survives for z^q and ReLU^q, and what even powers lose.
-
-Exact where a claim is exact given the data, and for variances: over all labels and, by quadrature,
-all noise of a tiny data set.
-"""
+"""Other activations: what of the theory survives for z^q and ReLU^q, and what even powers lose."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,30 +10,19 @@ import torch
 from scipy.optimize import root_scalar
 from torch import Tensor
 
+from sim.checks import activation_variance
 from sim.checks.base import Check, Plan, Quantity, exact, quantity, ratio
-from sim.checks.gradients import (
-    LOGIT,
-    Batch,
-    equalising_k,
-    exact_variance,
-    positive_part,
-)
-from sim.checks.quadrature import normal, planted, signed
+from sim.checks.gradients import LOGIT, equalising_k, named, positive_part
 from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
 from sim.dense import Dense
 from sim.measure import Estimate, noise_projections
 from sim.network import Activation, gradient, init, norm
 from sim.optim import descent
 from theory import amplification, extensions
-from theory.gradient_variance import batch_variance
 
 _ODD = (Activation(3), Activation(5))
 _EVEN = (Activation(2), Activation(4))
 _RECTIFIED = (Activation(2, True), Activation(3, True), Activation(4, True))
-
-
-def _name(activation: Activation) -> str:
-    return f"{'ReLU' if activation.rectified else 'z'}^{activation.power}"
 
 
 def _simulated(activation: Activation, plan: Plan) -> Activation:
@@ -72,7 +56,7 @@ def _factors(plan: Plan, activation: Activation) -> list[Quantity]:
                 carries = carries & (data.y == W[j, v].sign())
             out.append(
                 exact(
-                    f"{_name(activation)}: SAM/GD along v_{name} at <w,v>={float(W[j, v]):.1f}",
+                    f"{named(activation)}: SAM/GD along v_{name} at <w,v>={float(W[j, v]):.1f}",
                     sam[j, v] / plain[j, v],
                     beta=beta,
                     mean_logit=LOGIT * float(carries.double().mean()),
@@ -86,7 +70,7 @@ def _factors(plan: Plan, activation: Activation) -> list[Quantity]:
     for i in (projections + ~active * -9.0).argmax(), (projections + ~active * 9.0).argmin():
         out.append(
             exact(
-                f"{_name(activation)}: SAM/GD along noise, y<w,xi>={float(projections[i]):.2g}",
+                f"{named(activation)}: SAM/GD along noise, y<w,xi>={float(projections[i]):.2g}",
                 factor[i],
                 beta=1.0,
                 # κ of noise is that of a feature of strength ‖ξ_i‖^(2/q) in one example
@@ -98,7 +82,7 @@ def _factors(plan: Plan, activation: Activation) -> list[Quantity]:
     return out
 
 
-# --- Equations (E2), (E9): growth of features ----------------------------------------------------
+# --- Equations (E2), (E9), (E15): growth of features ----------------------------------------------
 
 
 def _growth(plan: Plan, activation: Activation) -> list[Quantity]:
@@ -109,7 +93,7 @@ def _growth(plan: Plan, activation: Activation) -> list[Quantity]:
     W = 0.5 * torch.tensor([[1.0, 1.0, 0, 0, 0, 0], [-1.0, -1.0, 0, 0, 0, 0]], dtype=torch.float64)
     return [
         exact(
-            f"{_name(activation)}: k that equalises growth",
+            f"{named(activation)}: k that equalises growth",
             equalising_k(W, data, simulated),
             what="k_star",
             alpha=config.alpha,
@@ -118,6 +102,48 @@ def _growth(plan: Plan, activation: Activation) -> list[Quantity]:
             power=activation.power,
         )
     ]
+
+
+def _race(plan: Plan, activation: Activation) -> list[Quantity]:
+    """(E15): relative growth of a slow example's noise over that of the slow feature.
+
+    Both keep their ratio, growing by u^(q−1), so it is that of the learning times. Patches of one
+    length; half the labels are positive, and as many of either sign are wrong.
+    """
+    config = DataConfig(
+        n_examples=20, dim=60, alpha=0.6, beta_slow=0.7, noise="orthogonal", label_noise_slow=0.25
+    )
+    simulated, g, k = _simulated(activation, plan), plan.generator(73), 2
+    true, wrong = torch.ones(20, dtype=torch.float64), torch.ones(20, dtype=torch.float64)
+    true[::2] = -1.0
+    wrong[-2:] = -1.0
+    data = sample(replace(config, label_noise_slow=None), g)
+    x = data.x.clone()
+    x[:, 0] *= (true * data.y)[:, None]
+    data = replace(data, x=x, y=true * wrong)
+    out = []
+    for arm, augmented in (("U", upsample(data, k)), ("G", generate(data, k, g))):
+        length = config.sigma_noise * config.dim**0.5
+        noise = augmented.x[:, 1] / augmented.x[:, 1].norm(dim=-1, keepdim=True)
+        augmented.x[:, 1] = length * noise
+        one = int((augmented.y * ~augmented.is_fast).argmax())  # slow, with a positive label
+        feature = torch.eye(config.dim, dtype=torch.float64)[SLOW]
+        rates = [
+            float(-gradient(0.3 * w[None], augmented, LOGIT, simulated)[0] @ w)
+            for w in (noise[one], feature)
+        ]
+        out.append(
+            exact(
+                f"{named(activation)}: slow feature's time over its noise's in {arm}({k})",
+                rates[0] / rates[1],
+                what="race",
+                config=config,
+                power=activation.power,
+                rectified=activation.rectified,
+                divided_by=k if arm == "G" else 1,
+            )
+        )
+    return out
 
 
 def _by_class(plan: Plan, activation: Activation) -> list[Quantity]:
@@ -132,7 +158,7 @@ def _by_class(plan: Plan, activation: Activation) -> list[Quantity]:
     )
     return [
         exact(
-            f"{_name(activation)}: growth from class -1 over that from class +1",
+            f"{named(activation)}: growth from class -1 over that from class +1",
             negative[0, FAST] / positive[0, FAST],
             what="classes",
             projection=float(W[0, FAST]),
@@ -160,7 +186,7 @@ def _even_noise(plan: Plan, activation: Activation) -> list[Quantity]:
     negative = data.y.unsqueeze(-1) < 0
     parts = [torch.where(on & side, along, 0.0).sum((-1, -2)) for side in (negative, ~negative)]
     factor = torch.where(on, sam / along, 0.0).sum((-1, -2))
-    name = _name(activation)
+    name = named(activation)
     return [
         quantity(f"{name}: NoiseAlign, labels -1 over +1", ratio(*parts), what="minus one"),
         quantity(
@@ -181,7 +207,7 @@ _FILTERS, _GROUPS = 24, 30
 def _tolerance(plan: Plan, activation: Activation) -> list[Quantity]:
     """sigma_synthetic/sigma_noise at which the same draws of G(k) and U(k) align alike."""
     simulated = _simulated(activation, plan)
-    k, name = 2, _name(activation)
+    k, name = 2, named(activation)
     given = {"what": "tolerance", "power": activation.power, "k": k}
     # orthogonal patches of one length that a filter sees alike: exact
     data = sample(_WIDE, plan.generator(66))
@@ -224,110 +250,6 @@ def _crossing(up: Dataset, made: Dataset, W: Tensor, activation: Activation) -> 
     return float(root_scalar(excess, bracket=(0.3, 4.0), xtol=1e-12).root)
 
 
-# --- Equations (E4) to (E6), (E11), (E12): gradient variance -------------------------------------
-
-_SILENT = DataConfig(n_examples=5, dim=4, alpha=0.4, beta_slow=0.8, sigma_noise=0.0)
-
-
-def _feature_variance(plan: Plan, activation: Activation) -> list[Quantity]:
-    config, k = _SILENT, 3
-    simulated = _simulated(activation, plan)
-    W = init(3, config.dim, 0.8, plan.generator(68))
-    data = upsample(sample(config, plan.generator(69)), k)
-    # both the label and the patch that shows it
-    flips = torch.tensor(list(itertools.product((1.0, -1.0), repeat=config.n_examples))).double()
-    signs = flips[:, data.source]
-    chance = torch.full((len(flips),), 1 / len(flips), dtype=torch.float64)
-    labelled = replace(data, x=data.x * signs[..., None, None], y=data.y * signs)
-    batches = ((4, False), (data.n - 1, False), (4, True))
-    given = {"what": "features", "config": config, "k": k, "activation": activation}
-    given["power_sums"] = _power_sums(W, activation.power)
-    return [
-        exact(
-            f"{_name(activation)}: features' variance, k={k} {_batch(batch)}",
-            value,
-            batch=batch,
-            **given,
-        )
-        for batch, value in zip(
-            batches, exact_variance(W, labelled, chance, batches, simulated), strict=True
-        )
-    ]
-
-
-def _batch(batch: Batch) -> str:
-    return f"B={batch[0]}" + " with replacement" * batch[1]
-
-
-def _power_sums(W: Tensor, power: int) -> tuple[float, float, float]:
-    """Σ_j ⟨w_j,v⟩^(2q−2) of the fast and slow feature, and Σ_j ‖w_j‖^(2q−2) off both."""
-    p = 2 * power - 2
-    return (
-        float(W[:, FAST].pow(p).sum()),
-        float(W[:, SLOW].pow(p).sum()),
-        float(W[:, 2:].norm(dim=1).pow(p).sum()),
-    )
-
-
-def _variance(plan: Plan, activation: Activation) -> list[Quantity]:
-    """The whole of it, exactly: all labels, and noise by quadrature."""
-    simulated = _simulated(activation, plan)
-    out = []
-    for dim, k, batches in (
-        (4, 2, ((2, False), (3, True))),
-        (3, 3, ((3, False), (3, True))),
-    ):
-        config = DataConfig(n_examples=2, dim=dim, alpha=0.5, beta_slow=0.7, sigma_noise=0.6)
-        W = torch.zeros(2, dim).double()
-        W[:, :3] = torch.tensor([[0.6, -0.5, 0.9], [-0.4, 0.7, 0.6]])
-        for arm, sigma_synthetic in (("U", 0.6), ("G", 0.7)):
-            data, chance = _all_data(config, k, arm, sigma_synthetic, simulated, plan)
-            found = exact_variance(W, data, chance, batches, simulated)
-            out += [
-                exact(
-                    f"{_name(activation)}: variance, d'={dim - 2}, {arm}({k}) {_batch(batch)}",
-                    value,
-                    what="variance",
-                    generated=arm == "G",
-                    config=config,
-                    sigma_synthetic=sigma_synthetic,
-                    k=k,
-                    batch=batch,
-                    power_sums=_power_sums(W, activation.power),
-                    activation=activation,
-                )
-                for batch, value in zip(batches, found, strict=True)
-            ]
-    return out
-
-
-def _all_data(
-    config: DataConfig,
-    k: int,
-    arm: str,
-    sigma_synthetic: float,
-    activation: Activation,
-    plan: Plan,
-) -> tuple[Dataset, Tensor]:
-    """U(k) or G(k) with all labels and all nodes of their noise, and the weights.
-
-    Filters may see the first coordinate of the noise only: the gradient's square has degree 2q in
-    it on either side of 0, and 2 in the others.
-    """
-    g = plan.generator(70)
-    original = sample(config, g)
-    augmented = original if arm == "U" else generate(original, k, g)
-    nodes, weights = planted(augmented, signed(activation.power + 1), normal(2))
-    flips = torch.tensor(list(itertools.product((1.0, -1.0), repeat=config.n_examples))).double()
-    chance = weights.repeat(len(flips)) / len(flips)
-    signs = flips[:, augmented.source].repeat_interleave(len(weights), 0)
-    x = nodes.x.repeat(len(flips), 1, 1, 1)
-    x[..., 0, :] *= signs[..., None]
-    x[:, config.n_examples :, 1] *= sigma_synthetic / config.sigma_noise
-    data = replace(nodes, x=x, y=augmented.y * signs)
-    return data if arm == "G" else upsample(data, k), chance
-
-
 # --- All together --------------------------------------------------------------------------------
 
 
@@ -335,15 +257,13 @@ def _measure(plan: Plan) -> list[Quantity]:
     out = []
     for activation in (*_ODD, *_RECTIFIED):
         out += _factors(plan, activation) + _growth(plan, activation)
-        out += _tolerance(plan, activation)
+        out += _race(plan, activation) + _tolerance(plan, activation)
     for activation in _EVEN:
         out += _even_noise(plan, activation)
     for activation in (*_EVEN, *_ODD):
         out += _by_class(plan, activation)
     for activation in (*_ODD, *_EVEN, *_RECTIFIED):
-        out += _feature_variance(plan, activation)
-        if activation.power < 5:  # above, too many nodes are needed
-            out += _variance(plan, activation)
+        out += activation_variance.measure(plan, activation, _simulated(activation, plan))
     return out
 
 
@@ -362,62 +282,24 @@ def _predict(given: Mapping[str, Any]) -> float:
         rest = (given["projection"], given["rectified"], given["power"])
         growth = (extensions.class_share_growth(share, *rest) for share in (0.0, 1.0))
         return next(growth) / next(growth)
+    if what == "race":
+        config: DataConfig = given["config"]
+        ratio = extensions.power_memorisation(
+            config.sigma_noise,
+            config.dim,
+            config.alpha,
+            config.n_examples,
+            config.beta_slow,
+            given["power"],
+            given["rectified"],
+            config.wrong_slow,
+        )
+        return ratio / given["divided_by"]
     if what == "tolerance":
         return extensions.power_sigma_tolerance(given["k"], given["power"])
     if what == "alignments":
         return amplification.generated_over_upsampled(given["alpha"], given["k"], 1.0, 1.0)
-    if what == "features":
-        return _predict_features(given)
-    return _predict_features(given) + _predict_noise(given)
-
-
-def _counts(config: DataConfig) -> tuple[int, int]:
-    n_fast = round(config.alpha * config.n_examples)
-    return n_fast, config.n_examples - n_fast
-
-
-def _predict_features(given: Mapping[str, Any]) -> float:
-    config: DataConfig = given["config"]
-    activation: Activation = given["activation"]
-    q = activation.power
-    size, replacement = given["batch"]
-    fast, slow = (
-        q**2 * LOGIT**2 * beta ** (2 * q) * power_sum
-        for beta, power_sum in zip(
-            (config.beta_fast, config.beta_slow), given["power_sums"][:2], strict=True
-        )
-    )
-    return extensions.feature_part_variance(
-        *_counts(config),
-        given["k"],
-        size,
-        (fast, slow),
-        extensions.label_parts(q, activation.rectified),
-        replacement,
-    )
-
-
-def _predict_noise(given: Mapping[str, Any]) -> float:
-    config: DataConfig = given["config"]
-    activation: Activation = given["activation"]
-    q, rectified = activation.power, activation.rectified
-    sigmas = (config.sigma_noise, given["sigma_synthetic"])
-    total = given["power_sums"][2]
-    noise, synthetic = (
-        extensions.power_noise(sigma, LOGIT, total, config.dim - 2, q, rectified)
-        for sigma in sigmas
-    )
-    counts, k, (size, replacement) = _counts(config), given["k"], given["batch"]
-    generated = given["generated"]
-    variance = batch_variance(
-        *counts, k, size, noise, synthetic, 0.0, generated, replacement=replacement
-    )
-    if not generated:
-        return variance
-    means = (extensions.power_noise_mean(sigma, LOGIT, total, q, rectified) for sigma in sigmas)
-    return variance + extensions.shared_label_variance(
-        *counts, k, size, *means, replacement=replacement
-    )
+    return activation_variance.predict(given)
 
 
 CHECKS = (

@@ -16,6 +16,11 @@ Batch = tuple[int, bool]
 """Size of a mini-batch, and whether it is drawn with replacement."""
 
 
+def named(activation: Activation) -> str:
+    """As labels show it."""
+    return f"{'ReLU' if activation.rectified else 'z'}^{activation.power}"
+
+
 def positive_part(data: Dataset, W: Tensor, activation: Activation = CUBE) -> tuple[Tensor, Tensor]:
     """Sums over all filters j of y⟨−∇_{w_j}L, ξ⟩ on I_{j,+}, and of |I_{j,+}|, in each draw."""
     along = noise_projections(-gradient(W, data, LOGIT, activation), data)

@@ -11,7 +11,7 @@ import torch
 
 from sim.checks.base import Check, Plan, Quantity, exact, quantity
 from sim.checks.cubic import BATCHES, PREDICT, alignments, growths, sam, unit_filters, variances
-from sim.checks.gradients import LOGIT, equalising_k, exact_variance
+from sim.checks.gradients import LOGIT, equalising_k, exact_variance, named
 from sim.data import FAST, DataConfig, sample, upsample
 from sim.measure import Estimate, filter_sums
 from sim.network import Activation, gradient, init
@@ -137,10 +137,9 @@ def _measure_classes(plan: Plan) -> list[Quantity]:
             growth = -gradient(
                 torch.tensor([[u, 0, 0]], dtype=torch.float64), data, LOGIT, activation
             )
-            name = f"{'ReLU' if activation.rectified else 'z'}^{activation.power}"
             out.append(
                 quantity(
-                    f"{name}: mean growth of v_fast at <w,v>={u}",
+                    f"{named(activation)}: mean growth of v_fast at <w,v>={u}",
                     Estimate.of(growth[:, 0, FAST]),
                     what="classes",
                     config=config,

@@ -61,6 +61,18 @@ def test_k_star_grows_with_the_power_and_the_tolerance_falls() -> None:
     assert tolerances[-1] > 1
 
 
+def test_memorisation_of_powers() -> None:
+    cube = amplification.memorisation_ratio(0.1, 315, 0.8, 100, 0.45)
+    assert extensions.power_memorisation(0.1, 315, 0.8, 100, 0.45, 3, False) == pytest.approx(cube)
+    relu = extensions.power_memorisation(0.1, 315, 0.8, 100, 0.45, 3, True)
+    assert relu == pytest.approx(2 * cube)
+    wrong = extensions.power_memorisation(0.1, 315, 0.8, 100, 0.45, 3, False, 0.25)
+    assert wrong == pytest.approx(2 * cube)
+    # σ√d = 2, β = 1, ten slow examples: 2^q/10, and noise longer than β favours large powers
+    by_power = [extensions.power_memorisation(0.2, 100, 0.5, 20, 1.0, q, False) for q in (3, 5)]
+    assert by_power == pytest.approx([0.8, 3.2])
+
+
 def test_noise_moments_by_hand() -> None:
     # d' = 1, q = 2: E[(2 l w ξ²)²] = 4 l² w² 3 σ⁴, and the mean 2 l w σ²
     assert extensions.power_noise(0.5, 0.4, 1.0, 1, 2, False) == pytest.approx(4 * 0.16 * 3 / 16)

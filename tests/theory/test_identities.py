@@ -481,6 +481,29 @@ def test_shared_labels_e12_by_counting() -> None:
         assert found == pytest.approx((size - 1) / size * pairs / possible)
 
 
+@pytest.mark.parametrize("q", [2, 3, 4, 5])
+def test_memorisation_of_powers_e15(q: int) -> None:
+    """Both projections grow by c u^(q−1), so the ratio of times is that of the rates c u^(q−2)."""
+    sigma, d, beta, u, eta = sp.symbols("sigma d beta u eta", positive=True)
+    size = alpha * N + k * (1 - alpha) * N
+    length = sigma * sp.sqrt(d)
+    at = {
+        sigma: sp.Rational(1, 10),
+        d: 400,
+        alpha: sp.Rational(4, 5),
+        N: 100,
+        eta: sp.Rational(1, 5),
+    }
+    for classes, copies in itertools.product((1, 2), (k, 1)):  # classes 2: ReLU^q sees half
+        examples = k * (1 - alpha) * N * (1 - 2 * eta) / classes
+        feature = q * l * beta**q * examples / size * u ** (q - 2)
+        noise = q * l * copies / size * length**2 * (u * length) ** (q - 2)
+        ours = classes * length**q / ((1 - alpha) * N * beta**q * (1 - 2 * eta))
+        assert sp.simplify(noise / feature - ours * copies / k) == 0
+        found = extensions.power_memorisation(0.1, 400, 0.8, 100, 0.5, q, classes == 2, 0.2)
+        _same(found, ours.subs(at).subs(beta, sp.Rational(1, 2)))
+
+
 def test_label_parts_e5() -> None:
     eta = sp.symbols("eta")
     for q, rectified in itertools.product((2, 3, 4, 5), (False, True)):

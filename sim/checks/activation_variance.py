@@ -1,0 +1,182 @@
+"""Gradient variance with other activations, exactly: all labels and, by quadrature, all noise."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sim.checks.base import Plan, Quantity, exact
+from sim.checks.gradients import LOGIT, Batch, exact_variance, named
+from sim.checks.quadrature import normal, planted, signed
+from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
+from sim.network import Activation, init
+from theory import extensions
+from theory.gradient_variance import batch_variance
+
+
+def measure(plan: Plan, activation: Activation, simulated: Activation) -> list[Quantity]:
+    """(E4) to (E6), (E11), (E12) of one activation; the control simulates another one."""
+    out = _feature_variance(plan, activation, simulated)
+    if activation.power < 5:  # above, too many nodes are needed
+        out += _variance(plan, activation, simulated)
+    return out
+
+
+def predict(given: Mapping[str, Any]) -> float:
+    """The prediction for a quantity of `measure`."""
+    features = _predict_features(given)
+    return features if given["what"] == "features" else features + _predict_noise(given)
+
+
+_SILENT = DataConfig(n_examples=5, dim=4, alpha=0.4, beta_slow=0.8, sigma_noise=0.0)
+
+
+def _feature_variance(plan: Plan, activation: Activation, simulated: Activation) -> list[Quantity]:
+    config, k = _SILENT, 3
+    W = init(3, config.dim, 0.8, plan.generator(68))
+    data = upsample(sample(config, plan.generator(69)), k)
+    # both the label and the patch that shows it
+    flips = torch.tensor(list(itertools.product((1.0, -1.0), repeat=config.n_examples))).double()
+    signs = flips[:, data.source]
+    chance = torch.full((len(flips),), 1 / len(flips), dtype=torch.float64)
+    labelled = replace(data, x=data.x * signs[..., None, None], y=data.y * signs)
+    batches = ((4, False), (data.n - 1, False), (4, True))
+    given = {"what": "features", "config": config, "k": k, "activation": activation}
+    given["power_sums"] = _power_sums(W, activation.power)
+    return [
+        exact(
+            f"{named(activation)}: features' variance, k={k} {_batch(batch)}",
+            value,
+            batch=batch,
+            **given,
+        )
+        for batch, value in zip(
+            batches, exact_variance(W, labelled, chance, batches, simulated), strict=True
+        )
+    ]
+
+
+def _batch(batch: Batch) -> str:
+    return f"B={batch[0]}" + " with replacement" * batch[1]
+
+
+def _power_sums(W: Tensor, power: int) -> tuple[float, float, float]:
+    """Σ_j ⟨w_j,v⟩^(2q−2) of the fast and slow feature, and Σ_j ‖w_j‖^(2q−2) off both."""
+    p = 2 * power - 2
+    return (
+        float(W[:, FAST].pow(p).sum()),
+        float(W[:, SLOW].pow(p).sum()),
+        float(W[:, 2:].norm(dim=1).pow(p).sum()),
+    )
+
+
+def _variance(plan: Plan, activation: Activation, simulated: Activation) -> list[Quantity]:
+    """The whole of it, exactly: all labels, and noise by quadrature."""
+    out = []
+    for dim, k, batches in (
+        (4, 2, ((2, False), (3, True))),
+        (3, 3, ((3, False), (3, True))),
+    ):
+        config = DataConfig(n_examples=2, dim=dim, alpha=0.5, beta_slow=0.7, sigma_noise=0.6)
+        W = torch.zeros(2, dim).double()
+        W[:, :3] = torch.tensor([[0.6, -0.5, 0.9], [-0.4, 0.7, 0.6]])
+        for arm, sigma_synthetic in (("U", 0.6), ("G", 0.7)):
+            data, chance = _all_data(config, k, arm, sigma_synthetic, activation, plan)
+            found = exact_variance(W, data, chance, batches, simulated)
+            out += [
+                exact(
+                    f"{named(activation)}: variance, d'={dim - 2}, {arm}({k}) {_batch(batch)}",
+                    value,
+                    what="variance",
+                    generated=arm == "G",
+                    config=config,
+                    sigma_synthetic=sigma_synthetic,
+                    k=k,
+                    batch=batch,
+                    power_sums=_power_sums(W, activation.power),
+                    activation=activation,
+                )
+                for batch, value in zip(batches, found, strict=True)
+            ]
+    return out
+
+
+def _all_data(
+    config: DataConfig,
+    k: int,
+    arm: str,
+    sigma_synthetic: float,
+    activation: Activation,
+    plan: Plan,
+) -> tuple[Dataset, Tensor]:
+    """U(k) or G(k) with all labels and all nodes of their noise, and the weights.
+
+    Filters may see the first coordinate of the noise only: the gradient's square has degree 2q in
+    it on either side of 0, and 2 in the others.
+    """
+    g = plan.generator(70)
+    original = sample(config, g)
+    augmented = original if arm == "U" else generate(original, k, g)
+    nodes, weights = planted(augmented, signed(activation.power + 1), normal(2))
+    flips = torch.tensor(list(itertools.product((1.0, -1.0), repeat=config.n_examples))).double()
+    chance = weights.repeat(len(flips)) / len(flips)
+    signs = flips[:, augmented.source].repeat_interleave(len(weights), 0)
+    x = nodes.x.repeat(len(flips), 1, 1, 1)
+    x[..., 0, :] *= signs[..., None]
+    x[:, config.n_examples :, 1] *= sigma_synthetic / config.sigma_noise
+    data = replace(nodes, x=x, y=augmented.y * signs)
+    return data if arm == "G" else upsample(data, k), chance
+
+
+def _counts(config: DataConfig) -> tuple[int, int]:
+    n_fast = round(config.alpha * config.n_examples)
+    return n_fast, config.n_examples - n_fast
+
+
+def _predict_features(given: Mapping[str, Any]) -> float:
+    config: DataConfig = given["config"]
+    activation: Activation = given["activation"]
+    q = activation.power
+    size, replacement = given["batch"]
+    fast, slow = (
+        q**2 * LOGIT**2 * beta ** (2 * q) * power_sum
+        for beta, power_sum in zip(
+            (config.beta_fast, config.beta_slow), given["power_sums"][:2], strict=True
+        )
+    )
+    return extensions.feature_part_variance(
+        *_counts(config),
+        given["k"],
+        size,
+        (fast, slow),
+        extensions.label_parts(q, activation.rectified),
+        replacement,
+    )
+
+
+def _predict_noise(given: Mapping[str, Any]) -> float:
+    config: DataConfig = given["config"]
+    activation: Activation = given["activation"]
+    q, rectified = activation.power, activation.rectified
+    sigmas = (config.sigma_noise, given["sigma_synthetic"])
+    total = given["power_sums"][2]
+    noise, synthetic = (
+        extensions.power_noise(sigma, LOGIT, total, config.dim - 2, q, rectified)
+        for sigma in sigmas
+    )
+    counts, k, (size, replacement) = _counts(config), given["k"], given["batch"]
+    generated = given["generated"]
+    variance = batch_variance(
+        *counts, k, size, noise, synthetic, 0.0, generated, replacement=replacement
+    )
+    if not generated:
+        return variance
+    means = (extensions.power_noise_mean(sigma, LOGIT, total, q, rectified) for sigma in sigmas)
+    return variance + extensions.shared_label_variance(
+        *counts, k, size, *means, replacement=replacement
+    )
