@@ -85,6 +85,9 @@ class Request:
         fits = -(2**63) <= self.seed < 2**63
         require(fits, "seed", self.seed, "a whole number of 64 bits")
         for wanted in self.images:
+            numbers = (wanted.source, wanted.copy, wanted.label, wanted.steps)
+            whole = all(isinstance(number, int) for number in numbers)  # numpy's are no JSON
+            require(whole, "images", wanted, "whole Python numbers, but for strength")
             require(wanted.source >= 0, "source", wanted.source, "an index, 0 or more")
             require(wanted.copy >= 1, "copy", wanted.copy, "1 or more: copy 0 is the original")
             finite = math.isfinite(wanted.strength)

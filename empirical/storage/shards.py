@@ -26,13 +26,14 @@ from theory.files import digest, whole_file
 from theory.parameters import ParameterError, require
 
 REMEDY = "repair the store to make it again"
-STORE, ROWS = b"store", b"rows"
+FEATURES, STORE, ROWS = b"huggingface", b"store", b"rows"
 _KINDS = {
     **{"label": pa.int64(), "class": pa.string(), "source": pa.int64(), "copy": pa.int64()},
     **{"strength": pa.float64(), "steps": pa.int64(), "seed": pa.int64()},
     **{"backend": pa.string(), "model": pa.string(), "sha256": pa.string()},
 }
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_SCHEMA = pa.schema([("image", _IMAGE), *_KINDS.items()])
 _DISTINCT = ("source", "sha256")
 
 
@@ -92,20 +93,15 @@ def write_shard(
         {"bytes": raw, "path": f"{wanted.source:06d}-{wanted.copy}-{wanted.strength:g}.png"}
         for wanted, raw in zip(images, encoded, strict=True)
     ]
-    schema = pa.schema(
-        [("image", _IMAGE), *_KINDS.items()],
-        metadata={
-            b"huggingface": json.dumps({"info": {"features": _features(request)}}).encode(),
-            STORE: digest(request.identity()).encode(),
-            ROWS: digest(rows).encode(),
-        },
-    )
+    features = json.dumps({"info": {"features": _features(request)}})
+    store = digest(request.identity())
+    metadata = {FEATURES: features, STORE: store, ROWS: digest([store, features, rows])}
     dictionary: Any = [name for name in _KINDS if name not in _DISTINCT]  # the stubs want a bool
     sink = io.BytesIO()  # so that a full disk is Python's own error, with its number
     columns = [pa.array(pictures, _IMAGE)]
     columns += [pa.array(rows[name], kind) for name, kind in _KINDS.items()]
     pq.write_table(
-        pa.Table.from_arrays(columns, schema=schema),
+        pa.Table.from_arrays(columns, schema=_SCHEMA.with_metadata(metadata)),
         sink,
         compression="none",
         use_dictionary=dictionary,
@@ -144,7 +140,9 @@ def read_shard(path: Path, store: str, about: dict[str, Any] | None = None) -> F
     try:
         # not threaded: damaged files come here, and processes that fork
         table = pq.ParquetFile(io.BytesIO(raw)).read(use_threads=False)
-        metadata = table.schema.metadata or {}
+        if not table.schema.equals(_SCHEMA):
+            raise ValueError("other columns")
+        metadata = {name: text.decode() for name, text in (table.schema.metadata or {}).items()}
         rows: dict[str, list[Any]] = {name: table[name].to_pylist() for name in _KINDS}
         encoded = [picture["bytes"] for picture in table["image"].to_pylist()]
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
@@ -156,11 +154,12 @@ def read_shard(path: Path, store: str, about: dict[str, Any] | None = None) -> F
             raise DamagedError("synthetic", path, f"as it was written, but for {what}; {REMEDY}")
     sha256 = hashlib.sha256(raw).hexdigest()
     same = about is None or about["sha256"] == sha256
-    if digest(rows) != metadata.get(ROWS, b"").decode(errors="replace") or not same:
+    made_as = digest([metadata.get(STORE), metadata.get(FEATURES), rows])
+    if made_as != metadata.get(ROWS) or not same:
         what = "its metadata, which have changed"
         raise DamagedError("synthetic", path, f"as it was written, but for {what}; {REMEDY}")
-    theirs = metadata.get(STORE, b"").decode(errors="replace")
-    require(theirs == store, "synthetic", path, "a shard of this store; it is of another one")
+    ours = metadata.get(STORE) == store
+    require(ours, "synthetic", path, "a shard of this store; it is of another one")
     columns = (rows[name] for name in Wanted._fields)
     images = tuple(Wanted(*values) for values in zip(*columns, strict=True))
     return Found(path, images, encoded, sha256, len(raw))

@@ -570,6 +570,15 @@ def test_any_flipped_byte_is_found(tmp_path: Path, rng: np.random.Generator) -> 
         flip(path, int(place))
         assert [found.value for found in verify_store(tmp_path)] == [path]
         path.write_bytes(raw)
+    pixels = read_store(tmp_path, request)
+    (tmp_path / "manifest.json").unlink()
+    for place in rng.integers(len(raw), size=60):  # named, or of no consequence
+        flip(path, int(place))
+        try:
+            assert torch.equal(read_store(tmp_path, request), pixels)
+        except ParameterError as error:
+            assert error.value == path  # noqa: PT017
+        path.write_bytes(raw)
 
 
 @pytest.mark.parametrize("name", ["store.json", "manifest.json"])
@@ -648,6 +657,7 @@ def test_what_is_made_must_fit(tmp_path: Path, pixels: torch.Tensor, named: str)
         ({"images": ()}, "images = none"),
         ({"images": (Wanted(1, 1, 0.6, 0, 1),) * 2}, "wanted once, not twice"),
         ({"images": (Wanted(1, 0, 0.6, 0, 1),)}, "copy = 0"),
+        ({"images": (Wanted(1, 1, 0.6, np.int64(0), 1),)}, "whole Python numbers"),
         ({"images": (Wanted(-1, 1, 0.6, 0, 1),)}, "source = -1"),
         ({"images": (Wanted(1, 1, 0.6, 3, 1),)}, "label = 3"),
         ({"images": (Wanted(1, 1, float("nan"), 0, 1),)}, "strength = nan"),
