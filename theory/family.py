@@ -252,10 +252,11 @@ def _fastest(k: int, member: Family) -> float:
     for x, y, z in (_ORIGINAL, (a * tau, fresh, 0), (a * tau, 0, shared)):
         rate, before = 0.0, -inf
         while rate > before and (length := hypot(x, y, z)) > 0:
-            own, first, rest = x, a * tau * x + fresh * y, a * tau * x + shared * z
-            before, rate = rate, (own**3 + one * first**3 + others * rest**3) / length**3
-            x = (own**2 + a * tau * (one * first**2 + others * rest**2)) / length**2
-            y, z = one * fresh * first**2 / length**2, others * shared * rest**2 / length**2
+            along = (x, a * tau * x + fresh * y, a * tau * x + shared * z)
+            own, first, rest = (value / length for value in along)
+            before, rate = rate, own**3 + one * first**3 + others * rest**3
+            x = own**2 + a * tau * (one * first**2 + others * rest**2)
+            y, z = one * fresh * first**2, others * shared * rest**2
         best = max(best, rate)
     return best
 

@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 
 from sim.checks.base import Check, Plan, Quantity, exact, quantity, ratio
+from sim.checks.gradients import LOGIT, positive_part
 from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
-from sim.measure import Estimate, noise_projections
+from sim.measure import Estimate
 from sim.network import coefficients, gradient, init, preactivations
 from theory import family as theory
 from theory.amplification import feature_gradient
 from theory.family import Family
 from theory.gradient_variance import Filters, expected_filters
 
-LOGIT = 0.5
 _FILTERS, _SIGMA_INIT = 16, 0.5
 
 
@@ -180,7 +180,8 @@ def _alignments(plan: Plan) -> list[Quantity]:
             for chunk in torch.arange(int(draws)).split(_CHUNK):
                 data = _originals(config, int(n_fast), g, (len(chunk),))
                 made = augmented(data, member, plan, g)
-                parts.append(torch.stack(_positive_part(made, W) + _positive_part(data, W)))
+                both = (*positive_part(made, W), *positive_part(data, W))
+                parts.append(torch.stack([part.double() for part in both]))
         own, size, bare, bare_size = torch.cat(parts, 1)
         given = {"world": config, "member": member, "random": random}
         label = f"{name_of(member)} P={config.n_patches}" + ", random counts" * random
@@ -204,13 +205,6 @@ def _size(config: DataConfig, member: Family | int) -> int:
     n_fast = round(config.alpha * config.n_examples)
     k = member if isinstance(member, int) else int(member.k)
     return n_fast + k * (config.n_examples - n_fast)
-
-
-def _positive_part(data: Dataset, W: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums over all filters j of y<-grad_j, u> on I_{j,+}, and of |I_{j,+}|, in each draw."""
-    along = noise_projections(-gradient(W, data, LOGIT), data)
-    on = noise_projections(W, data) > 0
-    return torch.where(on, along, 0.0).sum((-1, -2)), on.double().sum((-1, -2))
 
 
 def _predict_one_step(given: Mapping[str, Any]) -> float:

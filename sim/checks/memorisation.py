@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sim.checks.base import Check, Plan, Quantity, exact, quantity
-from sim.checks.family import LOGIT, as_member, augmented, matched, name_of, shares_of
+from sim.checks.family import as_member, augmented, matched, name_of, shares_of
+from sim.checks.gradients import LOGIT
 from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample
 from sim.engine import prepare
 from sim.measure import Estimate
