@@ -115,9 +115,12 @@ def test_normalisation() -> None:
     torch.testing.assert_close(found.double(), (x - mean) / std, rtol=1e-5, atol=1e-5)
 
 
+SHARES = [Share(0, 3, 1), Share(0, 1, 4), Share(0, 2, 4), Share(0, 3, 3), Share(0, 9, 2)]
+
+
 @pytest.mark.parametrize("mixing", ["none", "mixup", "cutmix"])
 @pytest.mark.parametrize("augmentation", ["none", "crop+flip", "trivialaugment"])
-@pytest.mark.parametrize("share", [Share(0, 3, 1), Share(0, 1, 4), Share(0, 2, 3), Share(0, 9, 2)])
+@pytest.mark.parametrize("share", SHARES)
 def test_shares_together_are_the_batch(mixing: str, augmentation: str, share: Share) -> None:
     own = epoch(make(20), 3, batch_size=7, augmentation=augmentation, mixing=mixing, seed=5)
     for batch in range(len(own.bounds)):
@@ -150,6 +153,19 @@ def test_an_image_is_augmented_alike_in_every_batch_size(augmentation: str) -> N
     assert torch.equal(seen(20), seen(3))
     plain = epoch(data, augmentation="none", batch_size=20).micro_batches(0, Share())[0].x
     assert not torch.equal(seen(20), plain)
+
+
+def test_more_examples_leave_the_augmentation_of_the_others() -> None:
+    """So arms that share images share what is done to them."""
+    data = make(30)
+    few = dataclasses.replace(data, rows=torch.arange(20))
+    found = []
+    for own in (few, data):
+        n = len(own)
+        order = torch.randperm(n, generator=torch_stream("engine batches", 0, 2))
+        x = epoch(own, 2, batch_size=n).micro_batches(0, Share())[0].x
+        found.append(x[order.argsort()][:20])
+    assert torch.equal(found[0], found[1])
 
 
 def test_flips_are_the_data_sets_choice() -> None:

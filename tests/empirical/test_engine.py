@@ -25,8 +25,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from empirical import devices, engine
+from empirical import checkpoints, devices, engine
 from empirical.batches import Normalisation, TrainingSet
+from empirical.checkpoints import State
 from empirical.data import Images
 from empirical.engine import Loop, train
 from empirical.recipes import Recipe
@@ -399,6 +400,27 @@ def test_how_often_checkpoints_are_written_changes_nothing(tmp_path: Path) -> No
     three = run(make(), RECIPES["sam"])
     assert kept(tmp_path / "two") == kept(tmp_path / "one")
     assert state(one.network) == state(two.network) == state(three.network)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+def test_a_checkpoint_keeps_the_layout_in_memory(tmp_path: Path, kind: Any) -> None:
+    def prepared() -> tuple[nn.Module, Any]:
+        network = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)  # pyright: ignore
+        options = {"momentum": 0.9} if kind is torch.optim.SGD else {}
+        return network, kind(network.parameters(), lr=0.1, **options)
+
+    network, optimizer = prepared()
+    network(torch.ones(1, 3, 5, 5)).square().sum().backward()
+    optimizer.step()
+    checkpoints.save(tmp_path, "f", network, optimizer, State(1, 0.0, torch.zeros(2), [], {}))
+    other, again = prepared()
+    checkpoints.restore(tmp_path, "f", other, again)
+    for one, two in zip(network.parameters(), other.parameters(), strict=True):
+        assert torch.equal(one, two)
+        assert optimizer.state[one].keys() == again.state[two].keys() != set()
+        for name, moment in optimizer.state[one].items():
+            assert torch.equal(again.state[two][name], moment)
+            assert again.state[two][name].stride() == moment.stride()
 
 
 def test_a_finished_training_is_found_again(tmp_path: Path) -> None:
