@@ -9,7 +9,7 @@ numbers refer to theory/boundary.md. l is the logit term at W (1/2 early in trai
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp, inf, lgamma, sqrt
+from math import exp, lgamma, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -54,7 +54,8 @@ def noise_slope(
 
     For given filters, in expectation over the data's noise and labels. gram (J, J): inner products
     of the filters off the features; fast_quartic, slow_quartic: Σ_j⟨w_j,v⟩⁴. orthogonal: noise
-    patches are orthogonal instead of independent. Exact where all l_i equal `logit` at W.
+    patches are a random orthogonal frame with independent χ lengths instead of independent. Exact
+    where all l_i equal `logit` at W.
     """
     gram = np.asarray(gram, dtype=float)
     norms = np.sqrt(np.diag(gram))
@@ -73,7 +74,8 @@ def expected_noise_slope(
 ) -> Slope:
     """The same in expectation over W⁽⁰⁾ ~ N(0, sigma_init² I) with J = `filters`, equation (B3).
 
-    rise is proportional to sigma_init⁴, damping to sigma_init.
+    rise is proportional to sigma_init⁴, damping to sigma_init. h is given: an average over W of
+    measured ratios weighs each W by its own h = rho/‖∇L(W)‖, which is small where rise is large.
     """
     d = world.dim_noise
     quartic, projection = squared_norm_moments(d, sigma_init)
@@ -100,7 +102,8 @@ def feature_slope(
 
     slow/fast: growth of the slow feature over the fast one's, each summed over the filters with a
     positive projection on it. fast, slow (J,): ⟨w_j,v⟩. evening > rise: SAM learns more evenly.
-    Exact for equal logits and orthogonal noise; else in expectation.
+    For equal logits at W; exact without noise, else in expectation over it: what noise adds to the
+    rise of a feature's examples has the same mean for both.
     """
     evening, rise = 0.0, 0.0
     for sign, (share, beta), u in zip((1, -1), world.features, (fast, slow), strict=True):
@@ -108,24 +111,23 @@ def feature_slope(
         positive = u[u > 0]
         cubes = float(np.sum(positive**3) / np.sum(positive**2))
         evening += sign * 6 * logit * share * beta**3 * cubes
-        rise += sign * _feature_share(share, beta, logit) * float(np.sum(u**4))
+        rise += sign * _feature_share(share, beta, logit) * float(np.sum(np.abs(u) ** 4))
     return evening, rise
 
 
 def feature_sigma_boundary(world: World, filters: int, logit: float = 0.5) -> float:
     """The sigma_init below which SAM learns features more evenly than GD, equation (B6).
 
-    In expectation over W⁽⁰⁾. Does not depend on N, d or the noise. 0 where SAM does not even the
-    features out at any sigma_init (k* ≤ 1), infinite where the rise favours the slow one.
+    For expected growths over W⁽⁰⁾, at given h. Does not depend on N, d or the noise. 0 where SAM
+    does not even the features out at any sigma_init (k* ≤ 1). For k* > 1 the rise always favours
+    the fast one: p_e β_e³ > p_d β_d³ and β_e > β_d give p_e β_e⁶ > p_d β_d⁶.
     """
     (p_fast, b_fast), (p_slow, b_slow) = world.features
     evening = 6 * logit * (p_fast * b_fast**3 - p_slow * b_slow**3) * _cube_over_square()
     rise = _feature_share(p_fast, b_fast, logit) - _feature_share(p_slow, b_slow, logit)
     # Σ_j u_j⁴ seen from a filter, weighted by its u²: 15 from itself, 3 from each other one
     rise *= 15 + 3 * (filters - 1)
-    if evening <= 0:
-        return 0.0
-    return (evening / rise) ** (1 / 3) if rise > 0 else inf
+    return (evening / rise) ** (1 / 3) if evening > 0 else 0.0
 
 
 def mean_length(dim: int) -> float:
@@ -158,17 +160,24 @@ def _noise_rise(
     d, n, patches = world.dim_noise, world.n_examples, world.n_patches - 1
     mixed = 3 + 12 * cosine2  # E[z_j² z_j'⁴]
     own = mixed * (d + 6) * (d + 8) / (d + 2)
+    # the example's other patches, E[z_j'⁴R] each
     rest = (patches - 1) * patch_moment(4, 1, d)
     shared = 0.0
     if not orthogonal:
         # a pair of patches meets once between examples, twice (in either order) within one
         pairs = (n - 1) * patches + 2 * (patches - 1)
         shared = pairs * ((1 + 2 * cosine2) * (d + 4) + 2 * mixed) / (d + 2)
+    elif rest > 0:
+        # orthogonal patches share out the filters' directions: less where those are alike
+        rest = rest * d * (d + 3 - 4 * cosine2) / ((d + 4) * (d - 1))
     return 9 * (1 - logit) * logit / n * world.sigma_noise**6 * (own + rest + shared)
 
 
 def _noise_damping(world: World, logit: float, orthogonal: bool) -> float:
     """The damping of (8) or (31) divided by h ‖w_j‖, equation (B2)."""
-    patches = 1 if orthogonal else world.n_examples * (world.n_patches - 1)
-    slope = independent_damping_slope(world.dim_noise, patches)
+    if orthogonal:
+        slope = 2 * patch_moment(3, 2, world.dim_noise) / patch_moment(2, 1, world.dim_noise)
+    else:
+        patches = world.n_examples * (world.n_patches - 1)
+        slope = independent_damping_slope(world.dim_noise, patches)
     return 3 * logit / world.n_examples * world.sigma_noise**3 * slope
