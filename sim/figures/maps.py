@@ -1,4 +1,4 @@
-"""Where Theorem 4.1's noise claim and "generation beats upsampling" hold, cell by cell.
+"""Where "generation beats upsampling" holds, cell by cell.
 
 The cells of a map share their draws (`Span.rescaled`), so that borders are smooth and one Gram
 matrix serves all cells of a size.
@@ -6,7 +6,6 @@ matrix serves all cells of a size.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,76 +27,27 @@ SEEDS = 10
 CELLS = 32
 
 
-def _log_grid(low: float, high: float, count: int = CELLS) -> list[float]:
+def log_grid(low: float, high: float, count: int = CELLS) -> list[float]:
     return [float(f"{v:.4g}") for v in np.geomspace(low, high, count)]
 
 
-# --- Theorem 4.1 ---------------------------------------------------------------------------------
-
-_SAM = DataConfig(n_examples=200, dim=2000, sigma_noise=0.02)
-_SAM_FILTERS, _RHO = 8, 0.05
-_INITS = _log_grid(1e-3, 0.3)
-_NOISES = _log_grid(0.005, 0.08)
-_SIZES = sorted({round(v) for v in np.geomspace(50, 600, CELLS)})
-
-
-def _sam_ratio(seed: int, n_examples: int, noises: list[float]) -> Json:
-    """One-step NoiseAlign(SAM) / NoiseAlign(GD), real logits: rows noises, columns _INITS."""
-    config = replace(_SAM, n_examples=n_examples)
-    start = draw(seed, config, _SAM_FILTERS, 1.0, SEEDS, torch.float64)
-    space = Span.of(start.data, start.W)
-    rows = []
-    for sigma in noises:
-        cells = space.rescaled(
-            sigma_noise=sigma / config.sigma_noise,
-            sigma_init=torch.tensor(_INITS).double().unsqueeze(-1),
-        )
-        point = Point(cells, cells.initial)
-        # filters of one seed share its data: their mean is one sample
-        rows.append((point.noise_alignment(_RHO) / point.noise_alignment()).nanmean(-1))
-    return band(torch.stack(rows))
-
-
-def _merge_sam(parts: list[Json]) -> Json:
-    by_noise, by_size = parts[: len(_NOISES)], parts[len(_NOISES) :]
-    return {
-        "sigma_init": _INITS,
-        "sigma_noise": _NOISES,
-        "n_examples": _SIZES,
-        "sigma_noise x sigma_init": _stacked(by_noise),
-        "n_examples x sigma_init": _stacked(by_size),
-    }
-
-
-def _stacked(parts: list[Json]) -> Json:
+def stacked(parts: list[Json]) -> Json:
     return {key: [row for part in parts for row in part[key]] for key in parts[0]}
 
 
-def _draw_sam(data: Json) -> Canvas:
-    figure, axes = canvas(9.2, 3.7, ncols=2, sharey=True)
-    panels = (
-        ("sigma_noise", f"N = {_SAM.n_examples}"),
-        ("n_examples", f"sigma_noise = {_SAM.sigma_noise}"),
-    )
-    image: Any = None
-    for ax, (name, title) in zip(axes, panels, strict=True):
-        measured = data[f"{name} x sigma_init"]
-        image = _map(ax, data[name], data["sigma_init"], measured, 1.0, (0.9, 1.02))
-        ax.set_xlabel(name)
-        ax.set_title(f"{title}, d = {_SAM.dim}, rho = {_RHO}")
-    axes[0].set_ylabel("sigma_init")
-    label = "NoiseAlign(SAM) / NoiseAlign(GD), one step\n(dotted: within 3 s.e. of 1)"
-    figure.colorbar(image, ax=axes, label=label, extend="both")
-    return figure
-
-
-def _map(
-    ax: Axes, x: list[float], y: list[float], measured: Json, level: float, limits: Any
+def heat_map(
+    ax: Axes,
+    x: list[float],
+    y: list[float],
+    measured: Json,
+    level: float,
+    limits: Any,
+    colours: str = "RdBu_r",
 ) -> Any:
-    """Mean over seeds in colour (blue below `level`), dotted within 3 standard errors of it."""
+    """Mean over seeds in colour, white at `level`; dotted within 3 standard errors of it."""
     mean, error = (np.array(measured[key], dtype=float) for key in ("mean", "standard_error"))
     image = ax.pcolormesh(
-        x, y, mean.T, cmap="RdBu_r", norm=TwoSlopeNorm(level, *limits), shading="nearest"
+        x, y, mean.T, cmap=colours, norm=TwoSlopeNorm(level, *limits), shading="nearest"
     )
     undecided = np.where(np.abs(mean - level) < 3 * error, 1.0, np.nan)
     ax.contourf(x, y, undecided.T, levels=[0.5, 1.5], colors="none", hatches=["...."])
@@ -112,11 +62,12 @@ _TICKS = [m * 10**e for e in range(-3, 4) for m in (1, 2, 3, 5, 7)]
 # --- generation beats upsampling -----------------------------------------------------------------
 
 _MAP_FILTERS, _MAP_STEPS, _MAP_TEST = 10, 500, 1000
-_MAP_NOISES = _log_grid(0.04, 0.25)
-_MAP_BETAS = _log_grid(0.25, 0.9)
+_STEP_FILTERS = 8
+_MAP_NOISES = log_grid(0.04, 0.25)
+_MAP_BETAS = log_grid(0.25, 0.9)
 _TOLERANCE = DataConfig(n_examples=100, dim=2000, sigma_noise=0.1)
 _FACTORS = list(range(2, 32))
-_AMPLITUDES = _log_grid(0.7, 4.0)
+_AMPLITUDES = log_grid(0.7, 4.0)
 
 
 def _whole_run(seed: int, sigma: float) -> Json:
@@ -144,7 +95,7 @@ def _whole_run(seed: int, sigma: float) -> Json:
 
 def _one_step(seed: int, k: int) -> Json:
     """NoiseAlign(G(k)) / NoiseAlign(U(k)) at the start over _AMPLITUDES, logits 1/2."""
-    start = draw(seed, _TOLERANCE, _SAM_FILTERS, SIGMA_INIT, SEEDS, torch.float64)
+    start = draw(seed, _TOLERANCE, _STEP_FILTERS, SIGMA_INIT, SEEDS, torch.float64)
     up = Span.of(start.arm("upsample", k), start.W)
     made = Span.of(start.arm("tada", k), start.W).rescaled(
         sigma_synthetic=torch.tensor(_AMPLITUDES).double().unsqueeze(-1)
@@ -162,14 +113,14 @@ def _merge_generation(parts: list[Json]) -> Json:
         "slow test error": whole,
         "k": _FACTORS,
         "sigma_synthetic / sigma_noise": _AMPLITUDES,
-        "NoiseAlign(G) / NoiseAlign(U)": _stacked(steps),
+        "NoiseAlign(G) / NoiseAlign(U)": stacked(steps),
     }
 
 
 def _draw_generation(data: Json) -> Canvas:
     figure, (left, right) = canvas(9.6, 3.8, ncols=2)
     x, y = data["sigma_noise"], data["beta_slow"]
-    image = _map(left, x, y, data["slow test error"]["G - U"], 0.0, (-0.5, 0.5))
+    image = heat_map(left, x, y, data["slow test error"]["G - U"], 0.0, (-0.5, 0.5))
     c = WORLD
     for level, name in ((1, f"U({K})"), (K, f"G({K})")):
         # the beta_slow at which the ratio is `level`
@@ -184,7 +135,7 @@ def _draw_generation(data: Json) -> Canvas:
     left.legend(loc="lower right", frameon=True)
     figure.colorbar(image, ax=left, label="dotted: within 3 s.e. of 0")
     measured = data["NoiseAlign(G) / NoiseAlign(U)"]
-    image = _map(right, data["k"], data["sigma_synthetic / sigma_noise"], measured, 1.0, (0, 3))
+    image = heat_map(right, data["k"], data["sigma_synthetic / sigma_noise"], measured, 1.0, (0, 3))
     right.plot(
         data["k"], [sigma_tolerance(k) for k in data["k"]], "k--", lw=1.4, label="(k + 1)$^{1/4}$"
     )
@@ -197,22 +148,6 @@ def _draw_generation(data: Json) -> Canvas:
 
 
 FIGURES = (
-    Figure(
-        "sam-map",
-        "Where Theorem 4.1's noise claim holds (blue) with real logits, and where SAM aligns more "
-        "with noise than GD (red).",
-        {
-            "data": _SAM,
-            "filters": _SAM_FILTERS,
-            "rho": _RHO,
-            "seeds": SEEDS,
-            "cells": [CELLS, CELLS],
-        },
-        [Part(_sam_ratio, (_SAM.n_examples, [sigma])) for sigma in _NOISES]
-        + [Part(_sam_ratio, (n, [_SAM.sigma_noise])) for n in _SIZES],
-        _merge_sam,
-        _draw_sam,
-    ),
     Figure(
         "generation-map",
         "Where G(5) beats U(5): after a whole run (blue), between the two predicted balances of "
@@ -227,7 +162,7 @@ FIGURES = (
             "test_examples": _MAP_TEST,
             "seeds": SEEDS,
             "one_step_data": _TOLERANCE,
-            "one_step_filters": _SAM_FILTERS,
+            "one_step_filters": _STEP_FILTERS,
         },
         [Part(_whole_run, (sigma,)) for sigma in _MAP_NOISES]
         + [Part(_one_step, (k,)) for k in _FACTORS],
