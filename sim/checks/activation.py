@@ -228,7 +228,7 @@ def _tolerance(plan: Plan, activation: Activation) -> list[Quantity]:
         totals.append([float(positive_part(arm, W, simulated)[0].sum()) for arm in (made, up)])
         crossings.append(_crossing(up, made, W, simulated))
     estimate = Estimate.of(torch.tensor(crossings))
-    label = f"{name}: the same with independent patches"
+    label = f"{name}: sigma ratio at which they align alike, independent patches"
     out.append(quantity(label, estimate, dof=_GROUPS - 1, **given))
     if activation.power < 4:  # above, tails are too heavy for so few draws
         made, up = torch.tensor(totals).T

@@ -45,7 +45,7 @@ def sam(data: Dataset, W: Tensor) -> list[Quantity]:
         carries = data.is_fast if v == FAST else ~data.is_fast
         out.append(
             exact(
-                f"SAM/GD along v_{name}",
+                f"SAM/GD along v_{name}, P={config.n_patches}",
                 moved[0, v] / plain[0, v],
                 what="sam feature",
                 beta=_beta(config, v),
@@ -64,7 +64,7 @@ def sam(data: Dataset, W: Tensor) -> list[Quantity]:
     ):
         out.append(
             exact(
-                f"SAM/GD along the {which} noise patch",
+                f"SAM/GD along the {which} noise patch, P={config.n_patches}",
                 factor[i, 0],
                 what="sam noise",
                 n_examples=data.n,
