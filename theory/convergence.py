@@ -47,17 +47,18 @@ def local_smoothness(x: ArrayLike, W: ArrayLike, radius: float) -> float:
     sigmoid(Σ a³): max_j ‖(6/n) Σ l̄ a x xᵀ‖ + ‖K‖/(4n), K_im = 9 Σ_jpq a² a² |⟨x_ip, x_mq⟩|.
     """
     x, W = np.asarray(x, dtype=float), np.asarray(W, dtype=float)
-    n, patches, d = x.shape
-    rows = x.reshape(n * patches, d)
-    lengths = np.linalg.norm(rows, axis=1)
-    reach = np.abs(rows @ W.T) + radius * lengths[:, None]  # (nP, J)
-    logits = 1 / (1 + np.exp(-(reach**3).sum(1).reshape(n, patches).sum(1)))
-    weight = np.repeat(logits, patches)[:, None] * reach
-    gram = rows @ rows.T
-    curvature = max(np.linalg.eigvalsh(np.sqrt(np.outer(a, a)) * gram)[-1] for a in weight.T)
-    kernel = (reach**2 @ (reach**2).T) * np.abs(gram)
-    kernel = kernel.reshape(n, patches, n, patches).sum((1, 3))
-    return float(6 / n * curvature + 9 / 4 / n * np.linalg.eigvalsh(kernel)[-1])
+    n = len(x)
+    lengths = np.sqrt(np.einsum("npd,npd->np", x, x))
+    reach = np.abs(np.einsum("npd,jd->npj", x, W)) + radius * lengths[..., None]
+    logits = 1 / (1 + np.exp(-np.einsum("npj->n", reach**3)))
+    weight = np.einsum("n,npj->jnp", logits, reach)
+    curvature = max(
+        np.linalg.eigvalsh(np.einsum("np,npc,npd->cd", a, x, x, optimize=True)).max()
+        for a in weight
+    )
+    gram = np.abs(np.einsum("npd,mqd->npmq", x, x))
+    kernel = np.einsum("npj,mqj,npmq->nm", reach**2, reach**2, gram, optimize=True)
+    return float(6 / n * curvature + 9 / 4 / n * np.linalg.eigvalsh(kernel).max())
 
 
 def smoothness_from_norms(patch_norm: float, n_patches: int, weight_norm: float) -> float:
@@ -75,21 +76,24 @@ def smoothness_from_norms(patch_norm: float, n_patches: int, weight_norm: float)
 def steps_to_target(
     target: float, loss_gap: float, smoothness: float, variance: float, lr: float
 ) -> float:
-    """Steps after which (28) brings the mean of E‖∇L‖² to `target`, equation (C3).
+    """Steps after which the mean of E‖∇L‖² is at most `target`, for lr < 2/L_s, equation (C3).
 
-    2 (L_0 − L*) / (lr (target − lr L_s V)); infinite where target ≤ lr L_s V, the floor of this lr.
+    2 (L_0 − L*) / (lr [(2 − lr L_s) target − lr L_s V]); infinite where the bracket is not above 0.
+    It is (28) without its proof's last step, 1 − lr L_s/2 ≥ 1/2, and so an identity for isotropic
+    quadratics at every lr (with L_T for L*), as (28) is at lr = 1/L_s alone.
     """
-    floor = lr * smoothness * variance
-    return 2 * loss_gap / (lr * (target - floor)) if target > floor else inf
+    share = lr * smoothness
+    room = (2 - share) * target - share * variance
+    return 2 * loss_gap / (lr * room) if room > 0 else inf
 
 
 def fastest_lr(target: float, smoothness: float, variance: float) -> float:
-    """The lr that makes (C3) least, min(1, target/(2V))/L_s, equation (C4).
+    """The lr that makes (C3) least, target/(L_s (target + V)), equation (C4).
 
-    So the steps needed are 2 (L_0 − L*) L_s/(target − V), or 8 (L_0 − L*) L_s V/target² where V >
-    target/2: then they are proportional to V, and G(k) needs V_G/V_U times those of U(k).
+    The steps are then 2 (L_0 − L*) L_s (target + V)/target²: G(k) needs (target + V_G) over
+    (target + V_U) times those of U(k), which falls to V_G/V_U where noise decides (V ≫ target).
     """
-    return 1 / smoothness if variance <= target / 2 else target / (2 * variance * smoothness)
+    return target / (smoothness * (target + variance))
 
 
 # --- data that are used again and again ----------------------------------------------------------

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from sim.checks.base import Check, Plan, Quantity, quantity, ratio
+from sim.checks.variance_tolerance import total_variance
 from sim.data import DataConfig, Dataset, generate, sample, upsample
 from sim.engine import Point, prepare, train
-from sim.measure import Estimate, batch_variance
-from sim.network import gradient, init, loss, norm
+from sim.measure import Estimate
+from sim.network import gradient, init, loss
+from sim.population import curvature
 from theory import convergence
 
 
@@ -105,7 +107,7 @@ def _variance_ratio(plan: Plan) -> Quantity:
         "U": upsample(data, _K),
         "G": generate(data, _K, g, kept_noise=kept),
     }
-    total = {arm: _total_variance(W, augmented, data) for arm, augmented in variance.items()}
+    total = {arm: total_variance(W, augmented, _BATCH) for arm, augmented in variance.items()}
     return quantity(
         f"V_G({_K}) / V_U({_K}) at W(0)",
         ratio(total["G"], total["U"]),
@@ -114,25 +116,10 @@ def _variance_ratio(plan: Plan) -> Quantity:
     )
 
 
-def _total_variance(W: Tensor, augmented: Dataset, data: Dataset) -> Tensor:
-    """Batch variance plus the full gradient's own noise off the features, per data set.
-
-    V of Corollary 4.4 is Theorem 4.3's: over the data's noise as well as the batch.
-    """
-    noise_part = gradient(W, augmented)[..., 2:].square().sum((-1, -2))
-    return batch_variance(W, augmented, _BATCH) + noise_part
-
-
 def _smoothness(W: Tensor, data: Dataset, generator: torch.Generator) -> Tensor:
-    """Largest |eigenvalue| of the Hessian at each W (..., J, d), by power iteration."""
-    v = torch.randn(W.shape, generator=generator, dtype=W.dtype)
-    step = 1e-4
-    size = norm(v)
-    for _ in range(40):
-        v = v / norm(v)
-        v = (gradient(W + step * v, data) - gradient(W - step * v, data)) / (2 * step)
-        size = norm(v)
-    return size.flatten()
+    """Largest |eigenvalue| of the Hessian at each W (..., J, d)."""
+    start = torch.randn(W.shape, generator=generator, dtype=W.dtype)
+    return curvature(lambda V: gradient(V, data), W, start)[0]
 
 
 def _measure(plan: Plan) -> list[Quantity]:

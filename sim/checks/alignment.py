@@ -1,0 +1,117 @@
+"""Noise alignment of one data set: the mean over I_{j,+} itself, and one patch's spread.
+
+Two ways: drawn, as data are, and integrated, where what is averaged is a polynomial in the noise
+once it is known which projections are positive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sim.checks.base import Check, Plan, Quantity, exact, quantity, ratio
+from sim.checks.quadrature import normal, planted, signed
+from sim.data import DataConfig, sample
+from sim.measure import Estimate, noise_alignment, noise_projections
+from sim.network import gradient, init
+from theory import amplification
+
+_LOGIT, _W_NORM, _SIGMA, _FILTERS = 0.4, 1.3, 0.7, 8
+_CHUNK = 10_000  # data sets at a time
+
+# Few patches in few dimensions: (A1)'s correction fades with d', and its m/(2^m − 1) with m.
+_TWO = DataConfig(n_examples=2, dim=4, alpha=0.5, sigma_noise=_SIGMA)
+_THREE = DataConfig(n_examples=3, dim=5, alpha=0.5, sigma_noise=_SIGMA)
+_FOUR = DataConfig(n_examples=2, dim=7, n_patches=3, alpha=0.5, sigma_noise=_SIGMA)
+
+
+def _measure(plan: Plan) -> list[Quantity]:
+    out = []
+    for case, config in enumerate((_TWO, _THREE, _FOUR)):
+        out += _drawn(plan, case, config)
+    if not plan.broken:  # the quadrature is over independent noise
+        for n, n_patches, dim in ((1, 2, 3), (2, 2, 3), (2, 2, 4), (3, 2, 4), (1, 3, 5)):
+            out += _integrated(plan, n, n_patches, dim)
+    return out
+
+
+def _drawn(plan: Plan, case: int, config: DataConfig) -> list[Quantity]:
+    """Over independent data sets and filters of one length."""
+    W = init(_FILTERS, config.dim, 1.0, plan.generator(27, case))
+    W[:, 2:] *= _W_NORM / W[:, 2:].norm(dim=1, keepdim=True)
+    if plan.broken:
+        config = replace(config, noise="orthogonal")
+    g = plan.generator(28, case)
+    means, counts, alone = [], [], []
+    for _ in range(plan.size(16)):
+        data = sample(config, g, (_CHUNK,))
+        grad = gradient(W, data, _LOGIT)
+        mean = noise_alignment(grad, W, data)
+        means.append(mean.nan_to_num().sum(-1))
+        counts.append((~mean.isnan()).sum(-1))
+        alone.append(noise_projections(-grad, data).flatten(1))
+    label = f"n={config.n_examples} P={config.n_patches} d'={config.dim_noise}"
+    given = _given(config.n_examples, config.n_patches, config.dim)
+    estimate = ratio(torch.cat(means), torch.cat(counts))
+    return [
+        quantity(f"mean over I+, {label}", estimate, what="mean", **given),
+        quantity(f"one patch's spread, {label}", _spread(torch.cat(alone)), what="spread", **given),
+    ]
+
+
+def _spread(samples: Tensor) -> Estimate:
+    """Standard deviation of equally distributed columns, from independent rows."""
+    variance = Estimate.of((samples - samples.mean()).square().mean(1))
+    root = variance.mean**0.5
+    return Estimate(root, variance.standard_error / (2 * root))
+
+
+def _integrated(plan: Plan, n: int, n_patches: int, dim: int) -> list[Quantity]:
+    """The same two numbers of one filter along the first coordinate of the noise, exactly."""
+    W = torch.full((1, dim), 0.5, dtype=torch.float64)  # what it is along the features is no matter
+    W[:, 2:] = 0
+    W[:, 2] = _W_NORM
+    config = DataConfig(
+        n_examples=max(n, 2), dim=dim, n_patches=n_patches, alpha=0.5, sigma_noise=_SIGMA
+    )
+    one = sample(config, plan.generator(29)).take(torch.arange(n))
+    # degree 4 along w and 2 across it in the mean, 8 and 4 in the square
+    data, weight = planted(one, signed(3), normal(2))
+    mean = noise_alignment(gradient(W, data, _LOGIT), W, data).squeeze(-1)
+    some = ~mean.isnan()
+    average = (mean[some] @ weight[some]) / weight[some].sum()
+    data, weight = planted(one, signed(5), normal(3))
+    first = noise_projections(-gradient(W, data, _LOGIT), data)[:, 0, 0]
+    spread = (first.square() @ weight - (first @ weight) ** 2).sqrt()
+    label = f"n={n} P={n_patches} d'={dim - 2}, integrated"
+    given = _given(n, n_patches, dim)
+    return [
+        exact(f"mean over I+, {label}", average, what="mean", **given),
+        exact(f"one patch's spread, {label}", spread, what="spread", **given),
+    ]
+
+
+def _given(n: int, n_patches: int, dim: int) -> dict[str, Any]:
+    return {"n": n, "dim_noise": dim - 2, "patches": n * (n_patches - 1)}
+
+
+def _predict(given: Mapping[str, Any]) -> float:
+    theorem = {
+        "mean": amplification.mean_alignment,
+        "spread": amplification.alignment_deviation,
+    }[given["what"]]
+    return theorem(_LOGIT, _SIGMA, given["n"], _W_NORM, given["dim_noise"], given["patches"])
+
+
+CHECKS = (
+    Check(
+        "alignment-distribution",
+        "noise patches are independent (control: they are orthogonal)",
+        _measure,
+        _predict,
+    ),
+)

@@ -1,0 +1,146 @@
+"""SGD of the network on fresh data at every step, from U(k) and from G(k): steps to a target."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sim.checks.base import Plan, Quantity, quantity
+from sim.data import DataConfig, Dataset, batch_index, generate, sample, stream, upsample
+from sim.measure import Estimate
+from sim.network import gradient, init
+from sim.population import curvature, population
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """Mini-batches of U(k) and of G(k), each of a data set of its own."""
+
+    config: DataConfig
+    k: int
+    batch_size: int
+
+    def draw(self, g: torch.Generator, runs: int, kept_noise: float = 0.0) -> dict[str, Dataset]:
+        """One batch for each run; both arms have the same originals and the same places."""
+        data = sample(self.config, g, (runs,))
+        up, made = upsample(data, self.k), generate(data, self.k, g, kept_noise=kept_noise)
+        index = batch_index(up.n, self.batch_size, g, batch=(runs,))
+        return {"U": up.take(index), "G": made.take(index)}
+
+    @property
+    def share_fast(self) -> float:
+        """N_e/N'."""
+        fast = round(self.config.alpha * self.config.n_examples)
+        return fast / (fast + self.k * (self.config.n_examples - fast))
+
+
+def time_ratio(squares: dict[str, list[Tensor]], target: float) -> Estimate:
+    """T_G/T_U from |grad|² of each arm, by the delta method over runs that are paired."""
+    up, up_parts = crossing(torch.stack(squares["U"]), target)
+    made, made_parts = crossing(torch.stack(squares["G"]), target)
+    parts = made_parts / up - made * up_parts / up**2
+    return Estimate(made / up, Estimate.of(parts).standard_error)
+
+
+def crossing(squares: Tensor, target: float) -> tuple[float, Tensor]:
+    """The last T, between steps, at which the mean of |grad|² so far passes the target.
+
+    squares: (steps, runs), averaged over runs. Second, each run's part in T's error, (runs,).
+    """
+    excess = (squares - target).cumsum(0)  # [t]: of the first t + 1 steps
+    mean = excess.mean(1)
+    last = int((mean > 0).nonzero().max())
+    slope = float(mean[last + 1] - mean[last])
+    part = -float(mean[last]) / slope
+    return last + 1 + part, -torch.lerp(excess[last], excess[last + 1], part) / slope
+
+
+_EVERY, _DRAWS = 4, 200  # the population is looked at every so many steps, through so many draws
+
+
+@dataclass(frozen=True)
+class Path:
+    """SGD with real logits on fresh data, seen every `_EVERY` steps.
+
+    squares: |grad|² of the population loss, (points, runs); deviations: |ĝ − grad|² likewise;
+    losses: (points,), mean over runs; smoothness: the largest curvature met.
+    """
+
+    squares: Tensor
+    deviations: Tensor
+    losses: Tensor
+    smoothness: float
+
+
+def sgd(
+    plan: Plan, fresh: Fresh, sigma_init: float, lr: float, steps: int, runs: int
+) -> dict[str, Path]:
+    """Runs of both arms from the same filters, on the same originals."""
+    config = fresh.config
+    g = plan.generator(45)
+    # the same filters for every seed, so that the targets suit
+    start = init(4, config.dim, sigma_init, stream(0, 45)).expand(runs, -1, -1)
+    W = {"U": start, "G": start}
+    vector = {arm: torch.randn(start.shape, generator=g, dtype=start.dtype) for arm in W}
+    seen: dict[str, list[tuple[Tensor, ...]]] = {arm: [] for arm in W}
+
+    def expected(W: Tensor) -> tuple[Tensor, Tensor]:
+        return population(W, config, plan.generator(46), fresh.share_fast, _DRAWS)
+
+    for t in range(steps):
+        for arm, batch in fresh.draw(g, runs).items():
+            estimate = gradient(W[arm], batch)
+            if t % _EVERY == 0:
+                loss, slope = expected(W[arm])
+                deviation = (estimate - slope).square().sum((-1, -2))
+                # the vector of the last time is almost right: a few iterations do
+                most, vector[arm] = curvature(
+                    lambda V: expected(V)[1], W[arm], vector[arm], 2 if t else 20
+                )
+                seen[arm].append((slope.square().sum((-1, -2)), deviation, loss, most))
+            W[arm] = W[arm] - lr * estimate
+    out = {}
+    for arm, points in seen.items():
+        squares, deviations, losses, most = (torch.stack(v) for v in zip(*points, strict=True))
+        out[arm] = Path(squares, deviations, losses.mean(1), float(most.max()))
+    return out
+
+
+_MILD = Fresh(DataConfig(n_examples=6, dim=12, alpha=0.5, beta_slow=0.7, sigma_noise=0.3), 4, 12)
+_NOISY = Fresh(DataConfig(n_examples=2, dim=22, alpha=0.5, beta_slow=0.7, sigma_noise=0.35), 5, 6)
+_MILD_LR, _NOISY_LR = 0.2, 0.1
+
+
+def measure_network(plan: Plan) -> list[Quantity]:
+    """Steps to a target against (C3), and T_G/T_U where U(k)'s noise counts."""
+    out = []
+    paths = sgd(plan, _MILD, 0.5, _MILD_LR, 160, plan.size(48))
+    for arm, path in paths.items():
+        for target in (0.06, 0.035):
+            steps, parts = crossing(path.squares, target)
+            before = math.ceil(steps)  # what matters of the path comes before
+            estimate = Estimate.of(parts)
+            out.append(
+                quantity(
+                    f"network: steps of {arm}({_MILD.k}) to {target:g}",
+                    Estimate(_EVERY * steps, _EVERY * estimate.standard_error),
+                    "<",
+                    what="steps",
+                    target=target,
+                    loss_gap=float(path.losses[0] - path.losses[: before + 1].min()),
+                    smoothness=path.smoothness,
+                    variance=float(path.deviations[:before].mean()),
+                    lr=_MILD_LR,
+                )
+            )
+    paths = sgd(plan, _NOISY, 0.4, _NOISY_LR, 120, plan.size(128))
+    squares = {arm: list(path.squares) for arm, path in paths.items()}
+    out.append(
+        quantity(
+            f"network, noisy: T_G/T_U, k={_NOISY.k}", time_ratio(squares, 0.08), "<", what="one"
+        )
+    )
+    return out

@@ -1,0 +1,247 @@
+"""SGD on data that are used again and again: what copies cost, and where it is paid.
+
+V of Theorem 4.3 splits into the distance of the data's gradient from the population's, and the
+batch's variance around the data's gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sim.checks.base import Check, Plan, Quantity, exact, quantity
+from sim.checks.quadrature import normal, planted
+from sim.data import DataConfig, Dataset, batch_index, generate, sample, stream, upsample
+from sim.measure import Estimate, batch_variance
+from sim.network import gradient, init
+from sim.population import curvature, population
+from theory import convergence
+from theory import gradient_variance as variance
+
+# --- the split, equations (C6) and (C7) ----------------------------------------------------------
+
+_LOGIT = 0.4
+_TINY = DataConfig(n_examples=2, dim=3, alpha=0.5, sigma_noise=0.6)
+_TINY_PATCHES = DataConfig(n_examples=2, dim=3, n_patches=3, alpha=0.5, sigma_noise=0.6)
+_SMALL = DataConfig(n_examples=6, dim=34, alpha=0.5, sigma_noise=0.3)
+_CHUNK = 500  # data sets at a time
+
+
+def _split(W: Tensor, data: Dataset, batch_size: int) -> dict[str, Tensor]:
+    """Both parts at filters without feature components, where the population's gradient is 0."""
+    return {
+        "bias": gradient(W, data, _LOGIT).square().sum((-1, -2)),
+        "batch": batch_variance(W, data, batch_size, _LOGIT),
+    }
+
+
+def _filters(plan: Plan, config: DataConfig) -> Tensor:
+    W = init(16, config.dim, 0.4, plan.generator(47, config.dim))
+    W[:, :2] = 0
+    return W
+
+
+def _integrated(plan: Plan) -> list[Quantity]:
+    """The fewest examples, so that every 1 weighs; exact means over the noise."""
+    out = []
+    for config, k, batch_size, share in (
+        (_TINY, 2, 1, 0.5),
+        (_TINY, 2, 2, 1.0),
+        (_TINY, 3, 2, 0.7),
+        (_TINY_PATCHES, 2, 2, 0.9),
+    ):
+        W, g = _filters(plan, config), plan.generator(48)
+        one = sample(config, g)
+        # squared gradients have degree 6 in each number
+        made, weight = planted(generate(one, k, g), normal(4), normal(4))
+        arms = {"U": upsample(made.take(torch.arange(one.n)), k), "G": made}
+        parts = {a: _split(W, data, batch_size) for a, data in arms.items()}
+        for arm, split in parts.items():
+            for part, value in split.items():
+                label = f"{part} of {arm}({k}), B={batch_size} P={config.n_patches}, integrated"
+                given = _given(config, W, k, batch_size, arm)
+                out.append(exact(label, value @ weight, what=part, **given))
+        costs = {a: split["bias"] + share * split["batch"] for a, split in parts.items()}
+        out.append(
+            exact(
+                f"U({k}) over G({k}) in the bound, B={batch_size} lr L_s={share:g}, integrated",
+                (costs["U"] - costs["G"]) @ weight,
+                what="penalty",
+                share=share,
+                **_given(config, W, k, batch_size, "U"),
+            )
+        )
+    return out
+
+
+def _drawn(plan: Plan) -> list[Quantity]:
+    k, batch_size, share = 3, 5, 0.8
+    W, g = _filters(plan, _SMALL), plan.generator(49)
+    parts: dict[tuple[str, str], list[Tensor]] = {}
+    for _ in range(plan.size(24)):
+        data = sample(_SMALL, g, (_CHUNK,))
+        made = generate(data, k, g, kept_noise=1.0 if plan.broken else 0.0)
+        for arm, augmented in (("U", upsample(data, k)), ("G", made)):
+            for part, value in _split(W, augmented, batch_size).items():
+                parts.setdefault((arm, part), []).append(value)
+    found = {key: torch.cat(values) for key, values in parts.items()}
+    out = [
+        quantity(
+            f"{part} of {arm}({k}), B={batch_size}",
+            Estimate.of(value),
+            what=part,
+            **_given(_SMALL, W, k, batch_size, arm),
+        )
+        for (arm, part), value in found.items()
+    ]
+    costs = {arm: found[arm, "bias"] + share * found[arm, "batch"] for arm in ("U", "G")}
+    label = f"U({k}) over G({k}) in the bound, B={batch_size} lr L_s={share:g}"
+    given = _given(_SMALL, W, k, batch_size, "U")
+    penalty = Estimate.of(costs["U"] - costs["G"])
+    return [*out, quantity(label, penalty, what="penalty", share=share, **given)]
+
+
+def _given(config: DataConfig, W: Tensor, k: int, batch_size: int, arm: str) -> dict[str, Any]:
+    fast = round(config.alpha * config.n_examples)
+    return {
+        "config": config,
+        "quartic": float(W.square().sum(1).square().sum()),
+        "counts": (fast, config.n_examples - fast, k),
+        "copies": arm == "U",
+        "batch_size": batch_size,
+    }
+
+
+# --- the bound, equation (C5) --------------------------------------------------------------------
+
+
+def _quadratic(plan: Plan) -> Quantity:
+    """An isotropic quadratic at lr = 1/L_s, where the bound is an identity.
+
+    The data's gradient is off by a constant; noise of a fixed length at right angles to it.
+    """
+    smoothness, steps, bias, deviation = 2.0, 6, 0.7, 1.1
+    g = plan.generator(50)
+    W = torch.tensor([3.0, 0.0], dtype=torch.float64)
+    losses, total = [], 0.0
+    for _ in range(steps):
+        losses.append(smoothness / 2 * float(W.square().sum()))
+        total += float((smoothness * W).square().sum()) / steps
+        sign = 1.0 - 2.0 * float(torch.randint(0, 2, (), generator=g))
+        off = torch.tensor([bias, sign * deviation], dtype=W.dtype)
+        W = W - (smoothness * W + off) / smoothness
+    return exact(
+        "quadratic: mean |grad|^2 of the population",
+        total,
+        what="bound",
+        loss_initial=losses[0],
+        loss_final=smoothness / 2 * float(W.square().sum()),
+        lr=1 / smoothness,
+        smoothness=smoothness,
+        bias=bias**2,
+        batch_variance=deviation**2,
+        steps=steps,
+    )
+
+
+_WORLD = DataConfig(n_examples=12, dim=12, alpha=0.5, beta_slow=0.7, sigma_noise=0.3)
+_K, _BATCH, _LR, _STEPS, _EVERY, _DRAWS = 4, 10, 0.2, 160, 4, 200
+
+
+def _network(plan: Plan) -> list[Quantity]:
+    """SGD with real logits on one data set for each run; the population seen now and then."""
+    runs = plan.size(32)
+    g = plan.generator(51)
+    data = sample(_WORLD, g, (runs,))
+    # the same filters for every seed
+    start = init(4, _WORLD.dim, 0.5, stream(0, 51)).expand(runs, -1, -1)
+    out = []
+    for arm, augmented in (("U", upsample(data, _K)), ("G", generate(data, _K, g))):
+        share = float(augmented.is_fast.double().mean())
+
+        def expected(W: Tensor, share: float = share) -> tuple[Tensor, Tensor]:
+            return population(W, _WORLD, plan.generator(52), share, _DRAWS)
+
+        W = start
+        vector = torch.randn(W.shape, generator=g, dtype=W.dtype)
+        seen: list[tuple[Tensor, ...]] = []
+        for t in range(_STEPS):
+            if t % _EVERY == 0:
+                loss, slope = expected(W)
+                off = gradient(W, augmented) - slope
+                # the vector of the last time is almost right: a few iterations do
+                most, vector = curvature(
+                    lambda V: expected(V)[1],
+                    W,
+                    vector,
+                    2 if t else 20,
+                )
+                squares = [v.square().sum((-1, -2)) for v in (slope, off)]
+                seen.append((*squares, batch_variance(W, augmented, _BATCH), loss, most))
+            index = batch_index(augmented.n, _BATCH, g, batch=(runs,))
+            W = W - _LR * gradient(W, augmented.take(index))
+        square, bias, batch, loss, most = (torch.stack(v) for v in zip(*seen, strict=True))
+        # the bound's bias is that of the same runs, and large where the gradient is: what chance
+        # leaves open is the difference
+        error = Estimate.of((square - bias).mean(0)).standard_error
+        out.append(
+            quantity(
+                f"network: mean |grad|^2 of the population over {_STEPS} steps on {arm}({_K})",
+                Estimate(float(square.mean()), error),
+                "<",
+                what="bound",
+                loss_initial=float(loss[0].mean()),
+                loss_final=float(expected(W)[0].mean()),
+                lr=_LR,
+                smoothness=float(most.max()),
+                bias=float(bias.mean()),
+                batch_variance=float(batch.mean()),
+                steps=_STEPS,
+            )
+        )
+    return out
+
+
+def _measure(plan: Plan) -> list[Quantity]:
+    if plan.broken:
+        return _drawn(plan)
+    return [*_integrated(plan), *_drawn(plan), _quadratic(plan), *_network(plan)]
+
+
+def _predict(given: Mapping[str, Any]) -> float:
+    if given["what"] == "bound":
+        names = ("loss_initial", "loss_final", "lr", "smoothness", "bias", "batch_variance")
+        return convergence.reused_data_bound(*(given[n] for n in names), steps=given["steps"])
+    config: DataConfig = given["config"]
+    fast, slow, k = given["counts"]
+    n, batch_size = fast + k * slow, given["batch_size"]
+    noise = variance.single_sample_noise(
+        config.sigma_noise,
+        _LOGIT,
+        variance.Filters(given["quartic"], 0.0, 0.0),
+        config.dim,
+        config.n_patches,
+    )
+    repeated = (
+        variance.same_noise_probability(fast, slow, k, replacement=False)
+        if given["copies"]
+        else 0.0
+    )
+    if given["what"] == "penalty":
+        # lr and L_s enter by their product alone
+        return convergence.upsampling_penalty(noise, repeated, n, batch_size, given["share"], 1.0)
+    bias, batch = convergence.split_variance(noise, repeated, n, batch_size)
+    return bias if given["what"] == "bias" else batch
+
+
+CHECKS = (
+    Check(
+        "reused-data",
+        "synthetic noise is fresh (control: each synthetic example keeps its source's noise)",
+        _measure,
+        _predict,
+    ),
+)
