@@ -64,7 +64,8 @@ def local_smoothness(x: ArrayLike, W: ArrayLike, radius: float) -> float:
 def smoothness_from_norms(patch_norm: float, n_patches: int, weight_norm: float) -> float:
     """L_s ≤ 6 P R X³ + (9/4) P² R⁴ X⁶ where ‖W‖_F ≤ R and all ‖x‖ ≤ X, equation (C2).
 
-    R = `weight_norm`, X = `patch_norm`. Coarser than (C1), and needs no data.
+    R = `weight_norm`, X = `patch_norm`. Needs no data. On a ball around W it is coarser than (C1)
+    with R² = Σ_j (‖w_j‖ + radius)²; (C1) grants every filter the whole radius.
     """
     reach = weight_norm * patch_norm**3
     return 6 * n_patches * reach + 9 / 4 * n_patches**2 * (reach * weight_norm) ** 2
