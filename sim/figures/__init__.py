@@ -1,10 +1,10 @@
 """Experiments in theory's own world, each one command (`python -m sim figure NAME`), one plot."""
 
-from sim.figures import amplification, boundary, maps, training, variance
+from sim.figures import amplification, boundary, convergence, family, maps, training, variance
 from sim.figures.base import Figure
 
 FIGURES: dict[str, Figure] = {
     figure.name: figure
-    for module in (training, amplification, variance, boundary, maps)
+    for module in (training, convergence, amplification, variance, boundary, maps, family)
     for figure in module.FIGURES
 }
