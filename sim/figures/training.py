@@ -1,15 +1,13 @@
-"""Whole runs in theory's own world: alignments, learning times, the five arms, the loss."""
+"""Whole runs in theory's own world: alignments, learning times, the five arms."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
 from sim.arms import ARMS
-from sim.data import DataConfig, stream
+from sim.data import DataConfig
 from sim.engine import Point, prepare, train
 from sim.figures.base import (
     ARM_LABELS,
@@ -239,58 +237,6 @@ def _draw_arms(data: Json) -> Canvas:
     return figure
 
 
-# --- convergence ---------------------------------------------------------------------------------
-
-_BATCH, _SGD_STEPS, _SGD_LR = 20, 1500, 0.2
-
-
-def _convergence(seed: int, arm: str) -> Json:
-    start = draw(seed)
-
-    def record(point: Point) -> dict[str, Tensor]:
-        return {
-            **_errors(point, WORLD, start.test_stream()),
-            "square": point.gradient_norm().square(),
-            "variance": point.batch_variance(_BATCH),
-        }
-
-    run = train(
-        prepare(start.W, start.arm(arm), batch_size=_BATCH),
-        _SGD_LR,
-        _SGD_STEPS,
-        batch_size=_BATCH,
-        generator=stream(seed, 5, ARMS.index(arm)),
-        record=record,
-        record_at=spaced(_SGD_STEPS, 151),
-    )
-    curves = {key: band(value) for key, value in run.history.items()}
-    squares = run.history["square"]
-    count = torch.arange(1, len(squares) + 1, dtype=squares.dtype).unsqueeze(-1)
-    mean = band(squares.cumsum(0) / count)
-    return {arm: curves | {"mean square": mean, "steps": run.steps}}
-
-
-def _draw_convergence(data: Json) -> Canvas:
-    figure, axes = canvas(10.2, 2.8, ncols=4)
-    panels: tuple[tuple[str, str], ...] = (
-        ("loss", "training loss"),
-        ("mean square", "mean of ‖∇L‖² so far"),
-        ("variance", f"mini-batch variance, B = {_BATCH}"),
-        ("test slow", "test error, slow"),
-    )
-    for ax, (key, title) in zip(axes, panels, strict=True):
-        for arm in ("original", "upsample", "tada"):
-            curves: dict[str, Any] = data[arm]
-            label = ARM_LABELS[arm].replace("(k)", f"({K})")
-            line(ax, curves["steps"], curves[key], ARM_COLOURS[arm], label)
-        ax.set_title(title)
-        ax.set_xlabel("SGD step")
-        if key in ("mean square", "variance"):
-            ax.set_yscale("log")
-    axes[0].legend()
-    return figure
-
-
 FIGURES = (
     Figure(
         "alignment",
@@ -322,15 +268,5 @@ FIGURES = (
         [Part(_arms, (arm, optimizer)) for arm in ARMS for optimizer in OPTIMIZERS],
         together,
         _draw_arms,
-    ),
-    Figure(
-        "convergence",
-        "The loss curves behind Corollary 4.4: SGD on the originals, U(5) and G(5), each on its "
-        "own training set.",
-        SETTINGS
-        | {"data": WORLD, "k": K, "lr": _SGD_LR, "steps": _SGD_STEPS, "batch_size": _BATCH},
-        [Part(_convergence, (arm,)) for arm in ("original", "upsample", "tada")],
-        together,
-        _draw_convergence,
     ),
 )

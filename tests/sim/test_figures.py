@@ -16,7 +16,16 @@ import torch
 from matplotlib.figure import Figure as Canvas
 
 from sim.data import DataConfig
-from sim.figures import FIGURES, amplification, base, boundary, maps, training, variance
+from sim.figures import (
+    FIGURES,
+    amplification,
+    base,
+    boundary,
+    convergence,
+    maps,
+    training,
+    variance,
+)
 from sim.figures import make as making
 from sim.figures.base import Figure, Part, band, draw, numbers, spaced, together
 from sim.figures.training import learning_times
@@ -74,13 +83,16 @@ def test_at_least_ten_seeds_and_maps_of_thirty_cells_a_side() -> None:
     assert len(maps._AMPLITUDES) >= 30
 
 
+_SHORT_WORLDS = {name: how | {"steps": 6} for name, how in convergence._WORLDS.items()}
+
+
 @pytest.mark.parametrize(
     ("module", "figure", "shorter"),
     [
         (training, "alignment", {"_ALIGNMENT_STEPS": 4}),
         (training, "learning-time", {"_TIME_STEPS": 40}),
         (training, "arms", {"STEPS": 6}),
-        (training, "convergence", {"_SGD_STEPS": 6}),
+        (convergence, "convergence", {"_POINTS": 3, "_WORLDS": _SHORT_WORLDS}),
         (amplification, "test-error", {"STEPS": 4, "_KS": [1, 2]}),
         (amplification, "best-k", {"_FACTORS": (0.8, 1.0, 1.3), "_BEST_STEPS": 300}),
         (variance, "gradient-variance", {"_STEPS": 4, "_DRAWS": 10, "_MOMENTS": 2}),
@@ -271,3 +283,11 @@ def test_bad_commands_are_one_line_and_exit_2(
     assert err.count("\n") == 1
     assert says in err
     assert (tmp_path / "FILE").read_text(encoding="utf-8") == "precious"
+
+
+def test_a_target_is_reached_when_the_curve_stays_below() -> None:
+    steps = [0, 10, 20, 30, 40]
+    assert convergence._reached(steps, [None, 3.0, 0.5, 2.0, 0.0], 1.0) == 35
+    assert convergence._reached(steps, [None, 0.9, 0.5, 0.1, 0.0], 1.0) == 10
+    assert convergence._reached(steps, [None, 3.0, 2.0, 2.0, 1.5], 1.0) is None
+    assert convergence._reached(steps, [2.0, 1.0, 0.5, 0.2, 0.1], 1.0) == 10
