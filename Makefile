@@ -14,6 +14,7 @@ test: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python -m sim bench --out results/bench.json
+	$(BIN)/python -m empirical bench --out results/bench-empirical.json
 
 lint: .venv/installed
 	$(BIN)/pip install -q -e '.[dev]'

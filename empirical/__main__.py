@@ -217,6 +217,24 @@ def reproduce(comparison: FlatComparison, out: Path, jobs: int | None = None) ->
         sys.exit(1)
 
 
+def bench(out: Path | None = None, cpu: bool = False, small: bool = False) -> None:
+    """Measure speed as ratios: engine, SAM, augmentation, selection. About three minutes.
+
+    The machine should do nothing else. --small only shows that it works.
+
+    For example: python -m empirical bench --out results/bench-empirical.json
+    """
+    from empirical import bench as speed
+    from theory.files import check_writable, write_json
+
+    if out is not None:
+        check_writable(out)
+    record = speed.bench(small, cpu)
+    Console().print(speed.table(record))
+    if out is not None:
+        write_json(out, record)
+
+
 COMMANDS: dict[str, Any] = {
     "run": run,
     "select": select,
@@ -226,6 +244,7 @@ COMMANDS: dict[str, Any] = {
     "compare": compare,
     "tune": tune,
     "reproduce": reproduce,
+    "bench": bench,
 }
 
 

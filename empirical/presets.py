@@ -39,6 +39,7 @@ PRESETS = {
     "digits-small": Settings(),
     "planted-small": Settings(
         dataset="planted",
+        network="conv4",
         k=4,
         epochs=12,
         batch_size=64,

@@ -10,7 +10,7 @@ from theory.parameters import require
 
 ARMS = ("original", "upsample", "tada", "syn-rand", "syn-all")
 """The paper's arms, which `compare` compares."""
-NETWORKS = ("small", "resnet18", "vgg19", "densenet121", "vit-s", "convnext-t", "swin-t")
+NETWORKS = ("small", "conv4", "resnet18", "vgg19", "densenet121", "vit-s", "convnext-t", "swin-t")
 RUN_ARMS = (*ARMS, "boomerang")
 OPTIMIZERS = ("sgd", "sam")
 """The paper's optimizers, which `compare` compares."""
@@ -49,7 +49,7 @@ class Settings:
     dataset: str = "digits"
     """digits, fashion-mnist, cifar10, cifar100, tinyimagenet, planted or folder:PATH"""
     network: str = "small"
-    """small, resnet18, vgg19, densenet121, vit-s, convnext-t, swin-t or timm:NAME"""
+    """small, conv4, resnet18, vgg19, densenet121, vit-s, convnext-t, swin-t or timm:NAME"""
     arm: str = "tada"
     """original, upsample, tada, syn-rand, syn-all or boomerang (everyone, at low strength)"""
     k: int = 2
@@ -293,7 +293,8 @@ class Comparison:
         return [
             self.settings(generator_data, split=split, arm=arm, optimizer=optimizer, budget=budget)
             for optimizer in (("sgd",) if control else OPTIMIZERS)
-            for arm in (SYNTHETIC_ARMS if control else ARMS)
+            for arm in ARMS
+            if arm in SYNTHETIC_ARMS or not control
             for budget in BUDGETS
             if arm != "original" or budget == "epochs"
         ]

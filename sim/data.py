@@ -202,7 +202,7 @@ def generate(
 ) -> Dataset:
     """G(k): every slow example is joined by k − 1 synthetic ones, same label, fresh noise.
 
-    The family of theory/README.md section 7: a synthetic example keeps `fidelity` c of its
+    The family of theory/family.md: a synthetic example keeps `fidelity` c of its
     feature patch, and its noise is a (τ ξ + √(1 − τ²) ξ') with τ = `kept_noise`, ξ' fresh and
     a = sigma_synthetic / sigma_noise (default 1). c = 1, τ = 0 is the paper's G(k).
     which: (m,) indices of the originals to amplify; the slow ones by default.

@@ -268,8 +268,7 @@ CLAIMS = {
             "steps-to-target",
             "Corollary 4.4",
             "Steps to a target gradient norm",
-            "At the best learning rate the steps are proportional to V once V exceeds half the "
-            "target.",
+            "At the best learning rate the steps are proportional to target + V.",
             "(C3), (C4)",
             "convergence.md",
             "c-steps-to-a-target",
@@ -302,7 +301,7 @@ CLAIMS = {
             "Other activations",
             "z^q with odd q and ReLU^q keep every result with q in place of 3; even powers cannot "
             "see the label.",
-            "(E1) to (E6)",
+            "(E1) to (E6), (E11), (E12), (E15)",
             "extensions.md",
             "a-activations",
             predict.activation,
@@ -334,7 +333,7 @@ CLAIMS = {
             "Noise along the features",
             "Means and Theorem 4.3 survive with d in place of d - 2; the feature factor (5) is no "
             "longer exact.",
-            "(E10)",
+            "(E10), (E13), (E14)",
             "extensions.md",
             "d-noise-along-the-features",
             predict.isotropic_noise,

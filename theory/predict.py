@@ -276,11 +276,10 @@ def sam_feature_boundary(
     filters: int = 8,
     logit: float = 0.5,
 ) -> Prediction:
-    """The sigma_init below which SAM learns features more evenly than GD (1e308: any)."""
+    """The sigma_init below which SAM learns features more evenly than GD; 0: at none."""
     _betas(beta_fast, beta_slow)
     world = World(alpha=alpha, beta_fast=beta_fast, beta_slow=beta_slow)
-    value = boundary.feature_sigma_boundary(world, filters, logit)
-    return {"sigma_init_boundary": min(value, 1e308)}
+    return {"sigma_init_boundary": boundary.feature_sigma_boundary(world, filters, logit)}
 
 
 # --- copies, generation, and between -------------------------------------------------------------

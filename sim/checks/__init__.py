@@ -4,11 +4,36 @@ A check measures without knowing the prediction, and predicts from the inputs al
 a wrong constant in `theory` cannot leak into its own test.
 """
 
-from sim.checks import amplification, convergence, gradient_variance, learning, moments, sharpness
+from itertools import chain
 
-CHECKS = {
-    check.name: check
-    for module in (moments, sharpness, amplification, gradient_variance, convergence, learning)
-    for check in module.CHECKS
-}
-"""Every check by its claim's name, in the order of the paper."""
+from sim.checks import (
+    activation,
+    alignment,
+    amplification,
+    boundary,
+    convergence,
+    extensions,
+    family,
+    gradient_variance,
+    labels,
+    learning,
+    memorisation,
+    moments,
+    reused_data,
+    sharpness,
+    smoothness,
+    steps,
+    variance_tolerance,
+)
+from sim.checks.base import Check
+from theory.claims import CLAIMS
+
+_MODULES = (
+    *(moments, sharpness, boundary, amplification, alignment, family, memorisation),
+    *(gradient_variance, variance_tolerance, convergence, smoothness, steps, reused_data),
+    *(learning, activation, labels, extensions),
+)
+_FOUND = {check.name: check for check in chain(*(module.CHECKS for module in _MODULES))}
+
+CHECKS: dict[str, Check] = {name: _FOUND[name] for name in CLAIMS}
+"""Every check by its claim's name, in the order of the pages."""

@@ -1,10 +1,28 @@
 """Experiments in theory's own world, each one command (`python -m sim figure NAME`), one plot."""
 
-from sim.figures import amplification, boundary, convergence, family, maps, training, variance
+from sim.figures import (
+    activation,
+    amplification,
+    boundary,
+    convergence,
+    family,
+    maps,
+    training,
+    variance,
+)
 from sim.figures.base import Figure
 
 FIGURES: dict[str, Figure] = {
     figure.name: figure
-    for module in (training, convergence, amplification, variance, boundary, maps, family)
+    for module in (
+        training,
+        convergence,
+        amplification,
+        variance,
+        boundary,
+        maps,
+        family,
+        activation,
+    )
     for figure in module.FIGURES
 }

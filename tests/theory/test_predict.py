@@ -87,8 +87,8 @@ def test_boundaries() -> None:
 
 def test_steps_and_reused_data() -> None:
     out = predicted(*"steps-to-target --target .1 --loss-gap 1 --smoothness 2 --variance 5".split())
-    assert out["lr"] == pytest.approx(0.1 / (2 * 5 * 2))
-    assert out["steps"] == pytest.approx(8 * 2 * 5 / 0.1**2)
+    assert out["lr"] == pytest.approx(0.1 / (2 * 5.1))
+    assert out["steps"] == pytest.approx(2 * 2 * 5.1 / 0.1**2)
     # N' = 3 (one fast, one slow twice), B = 2: q = 1/3
     given = "reused-data --n-examples 2 --alpha .5 --k 2 --batch-size 2 --lr 1 --smoothness .5"
     out = predicted(*given.split())
