@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from empirical.pictures import Gallery
@@ -12,40 +11,6 @@ from empirical.settings import ARMS
 from sim.style import BLUE, GREEN, GREY, ORANGE, RED, canvas
 
 VERDICT_COLOURS = {"agrees": GREEN, "disagrees": RED, "undecided at this scale": GREY}
-
-
-def claims(verified: dict[str, Any]) -> Figure:
-    """Measured over predicted for every tested equality, a strip a claim, with its control."""
-    strips = {
-        claim["name"]: (equalities, {q["label"]: q for q in claim["control"]["quantities"]})
-        for claim in verified["claims"]
-        if (equalities := [q for q in claim["quantities"] if q["relation"] == "="])
-    }
-    figure, axes = canvas(8.2, 0.9 + 0.45 * len(strips))
-    axes.axvspan(0.9, 1.1, color=BLUE, alpha=0.08, lw=0)
-    axes.axvline(1, color="black", lw=0.6)
-    for height, (equalities, broken) in enumerate(strips.values()):
-        axes.axhline(height + 0.5, color=GREY, lw=0.3)
-        spread = np.linspace(-0.32, 0.32, len(equalities)) if len(equalities) > 1 else [0.0]
-        for offset, q in zip(spread, equalities, strict=True):
-            y = height + offset
-            ratio, error = q["measured"] / q["predicted"], q["standard_error"] / abs(q["predicted"])
-            axes.errorbar(ratio, y, xerr=2 * error, fmt="o", ms=2.5, color=BLUE, lw=0.8)
-            control = broken.get(q["label"])
-            if control is not None and control["refuted"]:
-                off = np.clip(control["measured"] / control["predicted"], 0.31, 1.74)
-                axes.plot(off, y, "x", ms=3.5, color=RED)
-    axes.set_yticks(range(len(strips)), list(strips))
-    axes.set_ylim(len(strips) - 0.5, -0.5)
-    axes.set_xlim(0.29, 1.76)
-    axes.set_xlabel("measured / predicted, ± 2 s.e.")
-    axes.plot([], [], "o", ms=3, color=BLUE, label="measured quantity")
-    axes.plot([], [], "x", ms=4, color=RED, label="control (beyond the edge: on it)")
-    axes.fill_between(
-        [], [], [], color=BLUE, alpha=0.08, label="within 10%: what a wrong constant would shift"
-    )
-    figure.legend(loc="outside upper center", ncols=3, fontsize=8, frameon=False)
-    return figure
 
 
 def test_errors(compared: dict[str, Any]) -> Figure:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -42,12 +41,6 @@ def whole_folder(path: Path) -> Iterator[Path]:
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def write_figure(path: Path, figure: Figure, dpi: int = 130) -> None:
-    """Write a PNG file whole or not at all; the same figure gives the same bytes."""
-    with whole_file(path) as part:
-        figure.savefig(part, format="png", dpi=dpi, metadata={"Software": None})
 
 
 def write_tensors(

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from empirical import figures
 from empirical.pictures import Gallery
 from empirical.tables import points
+from sim import claims
 from sim.style import STYLE
 from theory.files import whole_file
 
@@ -28,7 +29,7 @@ def write_report(results: dict[str, Any], gallery: Gallery, out: Path) -> Path:
     embedded = {}
     with mpl.rc_context(STYLE):
         for name, figure in (
-            ("claims", figures.claims(results["theory"])),
+            ("claims", claims.draw(results["theory"])),
             ("test_errors", figures.test_errors(results["empirical"])),
             ("orderings", figures.orderings(results["empirical"])),
             ("images", figures.images(gallery)),

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from scipy.stats import binom
 
 from empirical import ranks, run, selection
-from empirical.files import write_figure
 from empirical.machine import HERE, Machine
 from empirical.settings import Settings
 from empirical.versions import versions
+from sim.style import write_figure
 from theory.files import write_json
 from theory.parameters import require
 

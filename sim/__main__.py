@@ -10,16 +10,19 @@ from typing import Annotated
 import torch
 import tyro
 from rich.console import Console
+from tyro.conf import Positional
 
 from sim import bench as speed
+from sim import claims
 from sim import run as single
 from sim import sweep as many
 from sim.figures import FIGURES
 from sim.figures.make import make
 from sim.run import RunSettings
+from sim.style import write_figure
 from sim.verify import as_json, table, verify_with_progress
 from theory.cli import parse_or_exit, run
-from theory.files import check_writable, write_json
+from theory.files import check_writable, read_json, whole_file, write_json
 
 Flat = Annotated[RunSettings, tyro.conf.arg(name="")]
 """Its fields are flags of the command itself."""
@@ -69,6 +72,40 @@ class Verify:
         if self.json is not None:
             write_json(self.json, as_json(results, elapsed, self.seed, self.full))
         return 0 if passed == len(results) else 1
+
+
+@dataclass(frozen=True)
+class Claims:
+    """Draw and tabulate what `verify --json` wrote. Examples:
+
+    python -m sim claims results/verify.json --plot claims.png
+
+    python -m sim claims results/verify.json --markdown claims.md
+    """
+
+    file: Positional[Path]
+    """What verify wrote."""
+
+    plot: Path | None = None
+    """Write measured over predicted of every quantity to this PNG file."""
+
+    markdown: Path | None = None
+    """Write a table of the claims to this file."""
+
+    def __call__(self) -> int:
+        record = read_json(self.file, "file", ("claims", "level", "seed"))
+        for path in (self.plot, self.markdown):
+            if path is not None:
+                check_writable(path)
+        if self.plot is not None:
+            write_figure(self.plot, claims.draw(record))
+        text = claims.markdown(record)
+        if self.markdown is not None:
+            with whole_file(self.markdown) as part:
+                part.write_text(text, encoding="utf-8")
+        if self.plot is None and self.markdown is None:
+            print(text, end="")
+        return 0
 
 
 @dataclass(frozen=True)
@@ -213,6 +250,7 @@ class Version:
 
 Command = (
     Annotated[Verify, tyro.conf.subcommand("verify")]
+    | Annotated[Claims, tyro.conf.subcommand("claims")]
     | Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Sweep, tyro.conf.subcommand("sweep")]
     | Annotated[FigureCommand, tyro.conf.subcommand("figure")]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from theory.files import whole_file
 
 BLUE, ORANGE, GREEN, RED, GREY = "#2f6fb0", "#d9822b", "#3a8f5c", "#c0392b", "#8a8f98"
 STYLE: Any = {
@@ -28,6 +31,13 @@ def canvas(width: float, height: float, **subplots: Any) -> tuple[Figure, Any]:
     """A figure of this size in inches, and its axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(**subplots)
+
+
+def write_figure(path: Path, figure: Figure, dpi: int = 120) -> None:
+    """Write a PNG file whole or not at all; the same figure gives the same bytes."""
+    with whole_file(path) as part:
+        # no software version in the file
+        figure.savefig(part, format="png", dpi=dpi, metadata={"Software": None})
 
 
 def line(

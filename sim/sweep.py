@@ -390,7 +390,7 @@ def draw(rows: Sequence[Row], axes: Sequence[str], metric: str, path: Path) -> N
     from matplotlib import rc_context
     from matplotlib.ticker import MaxNLocator
 
-    from sim.style import STYLE, canvas
+    from sim.style import STYLE, canvas, write_figure
 
     numeric = [axis for axis in axes if all(_is_number(row[axis]) for row in rows)]
     across = (numeric or list(axes))[0]
@@ -412,8 +412,7 @@ def draw(rows: Sequence[Row], axes: Sequence[str], metric: str, path: Path) -> N
         panel.set(xlabel=across, ylabel=f"{metric} ± 2 standard errors")
         if lines:
             panel.legend()
-        with whole_file(path) as part:
-            figure.savefig(part, format="png", dpi=120)
+        write_figure(path, figure)
 
 
 def _is_number(value: Value) -> bool:

@@ -117,7 +117,7 @@ _MILD_LR, _NOISY_LR = 0.2, 0.1
 def measure_network(plan: Plan) -> list[Quantity]:
     """Steps to a target against (C3), and T_G/T_U where U(k)'s noise counts."""
     out = []
-    paths = sgd(plan, _MILD, 0.5, _MILD_LR, 160, plan.size(48))
+    paths = sgd(plan, _MILD, 0.5, _MILD_LR, 160, plan.size(32))
     for arm, path in paths.items():
         for target in (0.06, 0.035):
             steps, parts = crossing(path.squares, target)
@@ -136,7 +136,7 @@ def measure_network(plan: Plan) -> list[Quantity]:
                     lr=_MILD_LR,
                 )
             )
-    paths = sgd(plan, _NOISY, 0.4, _NOISY_LR, 120, plan.size(128))
+    paths = sgd(plan, _NOISY, 0.4, _NOISY_LR, 120, plan.size(96))
     squares = {arm: list(path.squares) for arm, path in paths.items()}
     out.append(
         quantity(

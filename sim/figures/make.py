@@ -18,8 +18,8 @@ from sim.figures import FIGURES
 from sim.figures.base import Figure, Json, Part
 from sim.progress import progress, say
 from sim.provenance import sources, versions
-from sim.style import STYLE
-from theory.files import check_writable, read_json, whole_file, write_json
+from sim.style import STYLE, write_figure
+from theory.files import check_writable, read_json, write_json
 from theory.parameters import require
 
 
@@ -108,6 +108,5 @@ def saved(path: Path) -> Canvas:
 
 
 def _draw(figure: Figure, data: Json, path: Path) -> None:
-    with mpl.rc_context(STYLE), whole_file(path) as part:
-        # no software version in the file: the same data give the same bytes
-        figure.draw(data).savefig(part, format="png", dpi=120, metadata={"Software": None})
+    with mpl.rc_context(STYLE):
+        write_figure(path, figure.draw(data))
