@@ -46,28 +46,31 @@ def _drawn(plan: Plan, case: int, config: DataConfig) -> list[Quantity]:
     if plan.broken:
         config = replace(config, noise="orthogonal")
     g = plan.generator(28, case)
-    means, counts, alone = [], [], []
+    means, counts, firsts, seconds = [], [], [], []
     for _ in range(plan.size(16)):
         data = sample(config, g, (_CHUNK,))
         grad = gradient(W, data, _LOGIT)
         mean = noise_alignment(grad, W, data)
         means.append(mean.nan_to_num().sum(-1))
         counts.append((~mean.isnan()).sum(-1))
-        alone.append(noise_projections(-grad, data).flatten(1))
+        alone = noise_projections(-grad, data)
+        firsts.append(alone.mean((-1, -2)))
+        seconds.append(alone.square().mean((-1, -2)))
     label = f"n={config.n_examples} P={config.n_patches} d'={config.dim_noise}"
     given = _given(config.n_examples, config.n_patches, config.dim)
-    estimate = ratio(torch.cat(means), torch.cat(counts))
+    average = ratio(torch.cat(means), torch.cat(counts))
+    spread = _spread(torch.cat(firsts), torch.cat(seconds))
     return [
-        quantity(f"mean over I+, {label}", estimate, what="mean", **given),
-        quantity(f"one patch's spread, {label}", _spread(torch.cat(alone)), what="spread", **given),
+        quantity(f"mean over I+, {label}", average, what="mean", **given),
+        quantity(f"one patch's spread, {label}", spread, what="spread", **given),
     ]
 
 
-def _spread(samples: Tensor) -> Estimate:
-    """Standard deviation of equally distributed columns, from independent rows."""
-    variance = Estimate.of((samples - samples.mean()).square().mean(1))
-    root = variance.mean**0.5
-    return Estimate(root, variance.standard_error / (2 * root))
+def _spread(first: Tensor, second: Tensor) -> Estimate:
+    """Standard deviation, from each data set's mean and mean square; delta-method error."""
+    centre = first.mean()
+    root = float((second.mean() - centre**2).sqrt())
+    return Estimate(root, Estimate.of(second - 2 * centre * first).standard_error / (2 * root))
 
 
 def _integrated(plan: Plan, n: int, n_patches: int, dim: int) -> list[Quantity]:
