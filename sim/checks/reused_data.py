@@ -80,14 +80,16 @@ def _integrated(plan: Plan) -> list[Quantity]:
 def _drawn(plan: Plan) -> list[Quantity]:
     k, batch_size, share = 3, 5, 0.8
     W, g = _filters(plan, _SMALL), plan.generator(49)
-    parts: dict[tuple[str, str], list[Tensor]] = {}
-    for _ in range(plan.size(24)):
+    chunks = plan.size(24)
+    kinds = [(arm, part) for arm in ("U", "G") for part in ("bias", "batch")]
+    # filled, not appended to: small tensors that stay between large ones that go waste memory
+    found = {kind: torch.empty(chunks, _CHUNK, dtype=W.dtype) for kind in kinds}
+    for chunk in range(chunks):
         data = sample(_SMALL, g, (_CHUNK,))
         made = generate(data, k, g, kept_noise=1.0 if plan.broken else 0.0)
         for arm, augmented in (("U", upsample(data, k)), ("G", made)):
             for part, value in _split(W, augmented, batch_size).items():
-                parts.setdefault((arm, part), []).append(value)
-    found = {key: torch.cat(values) for key, values in parts.items()}
+                found[arm, part][chunk] = value
     out = [
         quantity(
             f"{part} of {arm}({k}), B={batch_size}",
