@@ -10,6 +10,7 @@ from typing import Any
 import joblib
 
 from empirical.training import one_thread
+from sim.pool import pool
 from sim.progress import say, use_plain_lines
 from theory.parameters import ParameterError
 
@@ -25,8 +26,7 @@ def run_all(what: str, tasks: Sequence[Task], jobs: int) -> None:
         ParameterError, OSError: as a task raised it; what other tasks finished is kept.
     """
     work = (joblib.delayed(_attempt)(function, arguments) for function, arguments in tasks)
-    pool = joblib.Parallel(n_jobs=min(jobs, max(len(tasks), 1)), return_as="generator_unordered")
-    ends: Any = pool(work)
+    ends: Any = pool(min(jobs, max(len(tasks), 1)))(work)
     try:
         for done, error in enumerate(ends, start=1):
             if error is not None:

@@ -31,9 +31,10 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 import torch
-from joblib import Parallel, delayed
+from joblib import delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+from sim.pool import pool
 from sim.progress import progress, say
 from sim.provenance import versions
 from sim.run import METRICS, RunSettings, check, check_device, simulate
@@ -225,12 +226,7 @@ def _cell(settings: RunSettings) -> dict[str, Any] | ParameterError:
 
 
 def _on_processes(cells: list[RunSettings], jobs: int) -> Generator[Any]:
-    pool = Parallel(
-        n_jobs=min(jobs, len(cells)),
-        return_as="generator_unordered",
-        batch_size=1,  # type: ignore[arg-type]
-    )
-    results: Any = pool(delayed(_cell)(cell) for cell in cells)
+    results: Any = pool(min(jobs, len(cells)), batch_size=1)(delayed(_cell)(cell) for cell in cells)
     try:
         # not `yield from`, which would close it before `finally`
         for result in results:  # noqa: UP028

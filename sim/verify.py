@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from joblib import Parallel, delayed
+from joblib import delayed
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from sim.checks import CHECKS
 from sim.checks.base import LEVEL, Check, Plan, Quantity, Verdict, judge
+from sim.pool import pool
 from sim.progress import progress
 from theory.claims import CLAIMS
 from theory.parameters import require
@@ -66,8 +66,7 @@ def verify(
     order = sorted(chosen, key=lambda n: -_COST.get(n, 0))
     tasks = [(name, Plan(seed, full, broken)) for broken in (False, True) for name in order]
     measured: dict[tuple[str, bool], list[Quantity]] = {}
-    pool = Parallel(n_jobs=jobs or os.cpu_count() or 1, return_as="generator_unordered")
-    done: Any = pool(delayed(_measure)(*task) for task in tasks)
+    done: Any = pool(jobs)(delayed(_measure)(*task) for task in tasks)
     for name, broken, quantities in done:
         measured[name, broken] = quantities
         advance()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any
 
 import matplotlib as mpl
 import torch
-from joblib import Parallel, delayed
+from joblib import delayed
 from matplotlib.figure import Figure as Canvas
 
 from sim.figures import FIGURES
 from sim.figures.base import Figure, Json, Part
+from sim.pool import pool
 from sim.progress import progress, say
 from sim.provenance import sources, versions
 from sim.style import STYLE, write_figure
@@ -57,8 +57,7 @@ def _compute(figures: list[Figure], out: Path, made_by: Json, jobs: int | None) 
     if not tasks:
         return
     waiting: dict[str, dict[int, Json]] = {f.name: {} for f in figures}
-    pool = Parallel(n_jobs=jobs or os.cpu_count() or 1, return_as="generator_unordered")
-    done: Any = pool(delayed(_work)(made_by["seed"], *task) for task in tasks)
+    done: Any = pool(jobs)(delayed(_work)(made_by["seed"], *task) for task in tasks)
     with progress("parts of figures computed", len(tasks)) as advance:
         for name, index, data in done:
             figure, parts = FIGURES[name], waiting[name]
