@@ -62,7 +62,7 @@ def one_line(result: tuple[int, str, str], *parts: str) -> None:
         ("--epochs", "0", "epochs = 0: must be a whole number of at least 1"),
         ("--dataset", "cifar1", "dataset = cifar1: must be digits"),
         ("--dataset", "folder:", "dataset = folder:: must be digits"),
-        ("--network", "resnet", "network = resnet: must be small, resnet18"),
+        ("--network", "resnet", "network = resnet: must be small, conv4, resnet18"),
         ("--optimizer", "lion", "optimizer = lion: must be sgd or sam"),
         ("--arm", "all", "arm = all: must be original"),
         ("--selection", "magic", "selection = magic: must be cluster or loss"),

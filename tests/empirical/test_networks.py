@@ -267,7 +267,7 @@ def test_a_wrapper_is_passed_by() -> None:
 @pytest.mark.parametrize(
     ("name", "side", "line"),
     [
-        ("resnet", 32, "network = resnet: must be small, resnet18, "),
+        ("resnet", 32, "network = resnet: must be small, conv4, resnet18, "),
         ("timm:resnet18x", 32, "network = timm:resnet18x: must be timm: and one of "),
         ("timm:", 32, "network = timm:: must be timm: and one of "),
         ("vit-s", 31, "side = 31: must be a number with a divisor from 4 to 16, such as 28 or 32"),
