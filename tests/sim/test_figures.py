@@ -22,6 +22,7 @@ from sim.figures import (
     base,
     boundary,
     convergence,
+    family,
     maps,
     training,
     variance,
@@ -97,6 +98,7 @@ _SHORT_WORLDS = {name: how | {"steps": 6} for name, how in convergence._WORLDS.i
         (amplification, "best-k", {"_FACTORS": (0.8, 1.0, 1.3), "_BEST_STEPS": 300}),
         (variance, "gradient-variance", {"_STEPS": 4, "_DRAWS": 10, "_MOMENTS": 2}),
         (boundary, "sam-map", {"_INITS": [0.01, 0.1]}),
+        (family, "family", {"_STEPS": 4, "_SHARES": [0.2, 0.9]}),
         (maps, "generation-map", {"_MAP_STEPS": 4, "_MAP_BETAS": [0.4, 0.8]}),
     ],
 )
