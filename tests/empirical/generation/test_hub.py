@@ -346,7 +346,10 @@ def test_nothing_is_printed(
         backend = load(folders[family])
         backend.generate(make_originals(1), 0.5, streams([0]))
         backend.sample(torch.tensor([0]), (3, 8, 8), streams([0]))
-    assert capfd.readouterr() == ("", "")
+    out, err = capfd.readouterr()
+    # diffusers 0.42 says so of an empty list of modules, depending on what the process did before
+    spurious = "that should be kept in float32: []"
+    assert (out, [line for line in err.splitlines() if spurious not in line]) == ("", [])
 
 
 def test_an_explicit_class(folders: dict[str, Path]) -> None:
