@@ -110,7 +110,7 @@ def find_slow(
             settings.theta,
         )
         if settings.selection == "loss":
-            slow_test = on_test.losses >= on_train.losses[slow].min()
+            slow_test = on_test.losses >= on_train.losses[slow].min(initial=np.inf)
         else:
             slow_test = on_test.logits.argmax(axis=1) != on_test.labels
     about: dict[str, Any] = {"early_error": trained.history[-1]["error"]}
