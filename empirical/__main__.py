@@ -14,6 +14,7 @@ import tyro
 from rich.console import Console
 
 from empirical import presets
+from empirical.generation.command import train_generator
 from empirical.machine import HERE, Machine
 from empirical.presets import PRESETS
 from empirical.settings import Comparison, Settings, Tuning
@@ -102,15 +103,28 @@ def stability(
 
 
 def generate(
-    settings: Flat, *, out: Path, machine: FlatMachine = HERE, preset: Preset = None
+    settings: Flat,
+    *,
+    out: Path,
+    machine: FlatMachine = HERE,
+    repair: bool = False,
+    preset: Preset = None,
 ) -> None:
-    """Train the generator and make the synthetic images (steps 1 to 3) in OUT/synthetic.
+    """Make the synthetic images (steps 1 to 3) in OUT/synthetic, with a generator trained or named.
+
+    --repair makes damaged files of the store again.
 
     For example: python -m empirical generate --arm tada --k 2 --strength .7 --out runs/tada
+
+    or with any image-to-image pipeline of diffusers: python -m empirical generate --preset
+    cifar10-resnet18 --generator hub:stabilityai/sd-turbo --no-trajectory --out runs/hub
     """
+    from empirical import ranks
     from empirical.run import generate
 
-    print(f"{len(generate(settings, out, machine))} synthetic images: {out / 'synthetic'}")
+    made = generate(settings, out, machine, repair)
+    if ranks.is_first():
+        print(f"{len(made)} synthetic images: {machine.synthetic or out / 'synthetic'}")
 
 
 def train(
@@ -239,6 +253,7 @@ COMMANDS: dict[str, Any] = {
     "run": run,
     "select": select,
     "stability": stability,
+    "train-generator": train_generator,
     "generate": generate,
     "train": train,
     "compare": compare,

@@ -1,4 +1,4 @@
-"""Algorithm 1 in memory, for several seeds at once: find the slow, generate, train, score.
+"""Algorithm 1 in memory, for several seeds at once: find the slow, train, score.
 
 `empirical.run` puts one seed of it into a folder; `empirical.compare` and `empirical.tune` run
 many. Each function takes the `Settings` of the run and the seeds to do together, in place of
@@ -17,14 +17,9 @@ from torch import Tensor
 from empirical import arms, networks, selection, training
 from empirical.arms import Pair
 from empirical.data import Images, Split, to_float
-from empirical.generator import Generator
 from empirical.optimizers import Optimizer, Parameters
-from empirical.sdedit import edit
 from empirical.settings import Settings
 from empirical.streams import numpy_stream, seed_for, torch_stream
-
-EDIT_BATCH = 50
-"""Images denoised together; the batches are a fixed partition of a job's pairs."""
 
 Advance = Callable[[], None]
 
@@ -116,44 +111,6 @@ def arm_pairs(split: Split, settings: Settings, slow: np.ndarray, seed: int) -> 
     """The training set of the settings' arm for one seed, as (source, copy)."""
     rng = numpy_stream("syn-rand", settings.dataset, settings.split, seed)
     return arms.training_set(settings.arm, settings.k, split.train, slow, rng)
-
-
-def generate(
-    images: Images,
-    pairs: Sequence[Pair],
-    settings: Settings,
-    generator: Generator,
-    seed: int,
-    advance: Advance = lambda: None,
-) -> Tensor:
-    """Step 3: one synthetic image for each pair (source, copy): uint8 (pairs, ...).
-
-    Its noise is keyed by (source, copy, seed) alone.
-    """
-    made = [images.pixels[:0]]
-    with training.one_thread():
-        for first in range(0, len(pairs), EDIT_BATCH):
-            batch = pairs[first : first + EDIT_BATCH]
-            sources = torch.tensor([source for source, _ in batch])
-            streams = [
-                torch_stream("synthetic", settings.dataset, source, copy, seed)
-                for source, copy in batch
-            ]
-            made.append(
-                edit(
-                    generator,
-                    images.pixels[sources],
-                    images.labels[sources],
-                    settings.strength,
-                    streams,
-                    settings.denoising_steps,
-                    settings.sampler,
-                    settings.guidance,
-                )
-            )
-            for _ in batch:
-                advance()
-    return torch.cat(made)
 
 
 def training_steps(settings: Settings, n_members: int) -> int:

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 
 from empirical import algorithm, arms
-from empirical.data import Split, load, n_splits, partition
+from empirical.data import Split, cut, load, n_splits, open_set, partition
 from empirical.files import open_folder
-from empirical.generator import Generator, Recipe, train_generator
+from empirical.generation.base import Backend
+from empirical.machine import Machine
 from empirical.parallel import run_all
 from empirical.settings import ARMS, SYNTHETIC_ARMS, Comparison, Settings
 from empirical.statistics import LEVEL, RULE, clustered, verdict
-from empirical.synthesis import diffusion, generator_data, stored_images
+from empirical.synthesis import load_backend, stored_images, trained_here
 from empirical.versions import versions
 from sim.progress import progress
 from theory.files import digest, read_json, write_json
@@ -36,6 +37,10 @@ ORDERINGS = (
     ("tada", "<=", "syn-all"),
 )
 """The paper's orderings of test errors; the last one at equal steps."""
+
+
+CPU = Machine(cpu=True)
+"""Many small networks are trained in one-thread processes."""
 
 
 def generator_folder(out: Path, settings: Settings) -> Path:
@@ -55,19 +60,13 @@ def store_folder(out: Path, settings: Settings, seed: int) -> Path:
     return out / "synthetic" / f"{settings.generator_data}-{settings.split}-{seed}"
 
 
-def make_generator(settings: Settings, out: Path) -> Generator:
+def make_generator(settings: Settings, out: Path) -> Backend:
     """Train the generator of a cell, or load it."""
-    images = load(settings.dataset)
-    folder = generator_folder(out, settings)
+    data = open_set(settings, CPU.data)
+    parts, folder = cut(data, settings), generator_folder(out, settings)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    return train_generator(
-        *generator_data(images, partition(images, settings), settings),
-        len(images.classes),
-        Recipe(steps=settings.generator_steps),
-        settings.generator_seed,
-        folder,
-        f"generator ({folder.name})",
-    )
+    trained_here(data, parts, settings, folder, name=f"generator ({folder.name})")
+    return load_backend(data, parts, settings, folder, CPU)
 
 
 def read_cell(out: Path, settings: Settings, seeds: int) -> list[dict[str, Any]] | None:
@@ -110,9 +109,7 @@ def run_split(comparison: Comparison, generator_data: str, split: int, out: Path
     for seed in seeds:
         pairs = needed(comparison.cells(generator_data, split), parts, slow[seed].train, seed)
         folder = store_folder(out, any_cell, seed)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        maker = diffusion(images, any_cell, generator, seed)
-        synthetic.append(stored_images(images, pairs, any_cell, maker, seed, folder))
+        synthetic.append(stored_images(images, pairs, any_cell, generator, seed, folder))
     with progress(f"{generator_data} generator, split {split}: cells", len(cells)) as advance:
         for cell in cells:
             start = time.monotonic()

@@ -23,13 +23,30 @@ class Machine:
     """threads of computation on a CPU; another number rounds otherwise"""
     checkpoint_every: float = 60.0
     """seconds between checkpoints of a training"""
+    generation_batch: int = 64
+    """images denoised together; another number rounds otherwise (by 1 of 255 levels at most)"""
+    synthetic: Path | None = None
+    """folder of synthetic images that several runs share; None: OUT/synthetic"""
+    offload: bool = False
+    """keep a hub pipeline's parts on the CPU, and move each to the GPU when it works"""
     trackers: tuple[str, ...] = ()
     """where losses go as well: tensorboard, wandb, ... (what accelerate supports)"""
 
     def __post_init__(self) -> None:
         require(self.threads >= 1, "threads", self.threads, "at least 1")
+        batch = self.generation_batch
+        require(batch >= 1, "generation_batch", batch, "at least 1")
         every = self.checkpoint_every
         require(every >= 0, "checkpoint_every", every, "0 or more seconds")
+
+    @property
+    def device(self) -> str:
+        """Where images are made: this process's GPU, or cpu."""
+        import torch  # heavy, and not needed to parse a command line
+
+        if self.cpu or not torch.accelerator.is_available():
+            return "cpu"
+        return str(torch.accelerator.current_accelerator())
 
     @property
     def options(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from empirical.arms import Pair
 from empirical.compare import make_generator, needed, store_folder
 from empirical.data import Images, load, partition
 from empirical.settings import Comparison, Settings
-from empirical.synthesis import diffusion, stored_images
+from empirical.synthesis import stored_images
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,5 @@ def comparison_gallery(
     pairs = needed(cells, parts, slow, seed)
     generator = make_generator(cells[0], out)
     folder = store_folder(out, cells[0], seed)
-    maker = diffusion(images, cells[0], generator, seed)
-    synthetic = stored_images(images, pairs, cells[0], maker, seed, folder)
+    synthetic = stored_images(images, pairs, cells[0], generator, seed, folder)
     return gallery(images, parts.train, slow, synthetic, per_class)

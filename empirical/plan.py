@@ -14,6 +14,7 @@ from torch import nn
 
 from empirical import networks
 from empirical.datasets import sizes
+from empirical.generation.steps import grid
 from empirical.settings import ARMS, SYNTHETIC_ARMS, Settings
 from theory.files import read_json
 
@@ -59,6 +60,16 @@ def arms(settings: Settings, n: int, share: float) -> dict[str, Arm]:
         steps = settings.epochs * -(-counted // settings.batch_size)
         found[arm] = Arm(images, made[arm], steps)
     return found
+
+
+def steps_of_an_image(settings: Settings) -> float:
+    """Denoising steps of one synthetic image, in the mean over the copies."""
+    strengths = settings.arm_strengths
+    if settings.arm in ("tada", "syn-rand") and not settings.trajectory:
+        strengths = [strengths[copy % len(strengths)] for copy in range(max(1, settings.k - 1))]
+    steps = [grid(settings.denoising_steps, settings.fixed_steps, s)[1] for s in strengths]
+    shared = max(1, settings.k - 1) if settings.trajectory else 1
+    return sum(steps) / len(steps) / shared
 
 
 def activations(network: nn.Module, channels: int, side: int) -> int:
@@ -110,7 +121,7 @@ def plan(settings: Settings, out: Path) -> dict[str, Any]:
         "slow_share_is": source,
         "arms": {name: vars(arm) for name, arm in every.items()},
         "arm": settings.arm,
-        "generation_steps": own.synthetic * settings.denoising_steps,
+        "generation_steps": round(own.synthetic * steps_of_an_image(settings)),
         "forward_passes_a_step": 1 if settings.optimizer in ("sgd", "adamw") else 2,
         "memory": memory(settings, shape, own.images),
         "out": str(out),

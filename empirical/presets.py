@@ -27,10 +27,11 @@ _CIFAR10 = Settings(
     separating_epoch=8,
     separating_lr=0.1,
     strength=0.5,
-    denoising_steps=50,
+    trajectory=True,
+    denoising_steps=100,
+    fixed_steps=False,
     guidance=3.0,
-    generator_data="train",
-    generator_steps=100_000,
+    generator="glide",
 )
 _CIFAR100 = replace(_CIFAR10, dataset="cifar100", rho=0.2, separating_epoch=20)
 _TINY = replace(_CIFAR10, dataset="tinyimagenet", k=4, separating_epoch=10)
@@ -46,7 +47,8 @@ PRESETS = {
         lr=0.05,
         separating_epoch=2,
         separating_lr=0.05,
-        generator_data="ideal",
+        strength=1.0,
+        generator="ideal",
     ),
     "fashion-small": Settings(
         dataset="fashion-mnist",
@@ -57,6 +59,7 @@ PRESETS = {
         augmentation="crop+flip",
         separating_epoch=4,
         strength=0.5,
+        generator_shuffle=2,
         generator_steps=1000,
     ),
     "cifar10-resnet18": _CIFAR10,

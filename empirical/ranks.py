@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -16,7 +17,9 @@ def start(cpu: bool = False) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
         from accelerate import PartialState
 
-        PartialState(cpu=cpu or not torch.accelerator.is_available())
+        # a generator may be trained by the first process while the others wait
+        patience = timedelta(days=1)
+        PartialState(cpu=cpu or not torch.accelerator.is_available(), timeout=patience)
 
 
 def is_first() -> bool:

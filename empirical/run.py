@@ -32,20 +32,17 @@ from empirical.arms import Pair
 from empirical.batches import TrainingSet
 from empirical.data import Split, cut, open_set
 from empirical.datasets.base import ImageSet
-from empirical.datasets.planted import PlantedSet
 from empirical.devices import accelerated
 from empirical.early import find_slow, fresh_network, take
 from empirical.engine import train
 from empirical.files import file_digest, open_folder, write_tensors
-from empirical.generator import Recipe as GeneratorRecipe
-from empirical.generator import train_generator
 from empirical.machine import HERE, Machine
 from empirical.recipes import Recipe
-from empirical.settings import Settings
+from empirical.settings import SYNTHETIC_ARMS, Settings
 from empirical.streams import seed_for
-from empirical.synthesis import Maker, generator_data, stored_images
+from empirical.synthesis import load_backend, stored_images, trained_here
 from empirical.versions import versions
-from sim.progress import progress, say
+from sim.progress import say
 from theory.files import digest, read_json, write_json
 from theory.parameters import ParameterError, require
 
@@ -97,6 +94,8 @@ def _open(settings: Settings, out: Path, machine: Machine) -> Workplace:
     require(settings.batch_size <= size, "batch_size", settings.batch_size, f"at most {size}")
     with torch.device("meta"):
         networks.make(settings.network, data.channels, data.side, len(data.classes))
+    if settings.arm in SYNTHETIC_ARMS:
+        synthesis.check(data, split, settings)
     with accelerated(final_recipe(settings, size), machine.cpu, machine.trackers, out):
         pass  # what this machine cannot do is said now
     ranks.first_does(lambda: open_folder(out, settings.record(), STAGES))
@@ -145,43 +144,29 @@ def _selected(place: Workplace) -> algorithm.Slow:
     return slow
 
 
-def _maker(place: Workplace) -> Maker:
-    """What makes the synthetic images; a generator is trained, or gone on with."""
-    settings, data = place.settings, place.data
-    if isinstance(data, PlantedSet) and settings.generator_data == "ideal":
-        return synthesis.ideal(data, settings, settings.seed)
-    pixels, labels = generator_data(data.train, place.split, settings)
-    folder = place.out / "generator"
-    new = not folder.exists()
-    generator = train_generator(
-        pixels,
-        labels,
-        len(data.classes),
-        GeneratorRecipe(steps=settings.generator_steps),
-        settings.generator_seed,
-        folder,
-    )
-    if new:
-        with place.timed("generator", generator.seconds):
-            pass
-    return synthesis.diffusion(data.train, settings, generator, settings.seed)
-
-
-def _synthetic(place: Workplace, pairs: list[Pair]) -> dict[Pair, Tensor]:
-    """synthetic/, read or made; nothing for arms that need none."""
+def _synthetic(place: Workplace, pairs: list[Pair], repair: bool = False) -> dict[Pair, Tensor]:
+    """The synthetic images, read or made; nothing for arms that need none."""
     if not pairs:
         return {}
-    settings, folder = place.settings, place.out / "synthetic"
-
-    def stored() -> dict[Pair, Tensor]:
-        given = (place.data.train, pairs, settings, _maker(place), settings.seed, folder)
-        if folder.exists():
-            return stored_images(*given)
-        with place.timed("synthetic"), progress("synthetic images", len(pairs)) as advance:
-            return stored_images(*given, advance)
-
-    made = ranks.first_does(stored)
-    return stored() if made is None else made
+    settings, data, machine = place.settings, place.data, place.machine
+    folder = place.out / "generator"
+    if settings.generator == "pixel" and not folder.exists():
+        given = (data, place.split, settings, folder, machine.device)
+        trained = ranks.first_does(lambda: trained_here(*given))
+        if trained is not None:
+            with place.timed("generator", trained.seconds):
+                pass
+    backend = load_backend(data, place.split, settings, folder, machine)
+    store = machine.synthetic or place.out / "synthetic"
+    start = time.monotonic()
+    known = read_json(place.out / TIMINGS, "timings") if (place.out / TIMINGS).exists() else {}
+    made = stored_images(
+        data.train, pairs, settings, backend, settings.seed, store, machine.generation_batch, repair
+    )
+    if "synthetic" not in known:
+        with place.timed("synthetic", time.monotonic() - start):
+            pass
+    return made
 
 
 def select(settings: Settings, out: Path, machine: Machine = HERE) -> algorithm.Slow:
@@ -189,11 +174,16 @@ def select(settings: Settings, out: Path, machine: Machine = HERE) -> algorithm.
     return _selected(_open(settings, Path(out), machine))
 
 
-def generate(settings: Settings, out: Path, machine: Machine = HERE) -> dict[Pair, Tensor]:
-    """Steps 1 to 3 into `out`: the slow examples, the generator, the synthetic images."""
+def generate(
+    settings: Settings, out: Path, machine: Machine = HERE, repair: bool = False
+) -> dict[Pair, Tensor]:
+    """Steps 1 to 3 into `out`: the slow examples, the generator, the synthetic images.
+
+    repair: damaged files of the store are made again, and not only named.
+    """
     place = _open(settings, Path(out), machine)
     pairs = algorithm.arm_pairs(place.split, settings, _selected(place).train, settings.seed)
-    return _synthetic(place, arms.synthetic(pairs))
+    return _synthetic(place, arms.synthetic(pairs), repair)
 
 
 def final_recipe(settings: Settings, n_original: int) -> Recipe:
@@ -300,7 +290,8 @@ def run(settings: Settings, out: Path, machine: Machine = HERE) -> dict[str, Any
             "seed": settings.seed,
             "split": settings.split,
             "k": settings.k,
-            "strength": settings.arm_strength,
+            "strengths": list(settings.arm_strengths),
+            "generator": settings.generator,
             "budget": settings.budget,
             "test_error": found["error"],
             "test_error_slow": found["error_slow"],

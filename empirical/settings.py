@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from empirical.datasets.names import check_name
+from empirical.generation.steps import grid
 from theory.parameters import require
 
 ARMS = ("original", "upsample", "tada", "syn-rand", "syn-all")
@@ -24,8 +26,10 @@ MIXINGS = ("none", "mixup", "cutmix")
 PRECISIONS = ("no", "bf16", "fp16")
 SYNTHETIC_ARMS = ("tada", "syn-rand", "syn-all", "boomerang")
 """The arms that need a generator."""
-SAMPLERS = ("ddim", "dpm++")
-GENERATOR_DATA = ("pool", "train", "ideal")
+GENERATORS = ("pixel", "glide", "ideal", "ideal:fading")
+"""Generators without a model to name; pixel:MODEL and hub:MODEL have one."""
+GENERATOR_DATA = ("pool", "train")
+DTYPES = ("float32", "float16", "bfloat16")
 
 # Chosen by `python -m empirical tune` on validation images only: results/digits/tune.json.
 TUNED_LR = {"sgd": 0.05, "sam": 0.02}
@@ -33,9 +37,6 @@ TUNED_RHO = 0.2
 TUNED_EPOCHS = 60
 TUNED_STRENGTH = 0.9
 TUNED_GUIDANCE = 1.0
-
-TRAIN_TIMESTEPS = 1000
-"""Steps of the diffusion that the generator is trained on."""
 
 
 @dataclass(frozen=True)
@@ -114,20 +115,40 @@ class Settings:
     """learning rate of the early network, plain SGD for every optimizer"""
     strength: float = TUNED_STRENGTH
     """share of the diffusion trajectory that is re-noised, in (0, 1]"""
+    strengths: tuple[float, ...] = ()
+    """copy 1 at the first, copy 2 at the second, ... in turn; none: all at strength"""
     boomerang_strength: float = 0.2
-    """the same for arm boomerang"""
+    """strength for arm boomerang"""
+    trajectory: bool = False
+    """copies are kept along one denoising run (the paper's way), not made of noise of their own"""
+    from_noise: bool = False
+    """the paper's ablation: images from pure noise and the class alone"""
     denoising_steps: int = 8
-    """steps of the sampler from strength down to an image"""
-    sampler: str = "ddim"
-    """ddim or dpm++ (DPM-Solver++, second order)"""
+    """steps of the sampler: with fixed_steps those of every image, else of a whole trajectory"""
+    fixed_steps: bool = True
+    """every image takes denoising_steps, whatever its strength (pixel); else strength's share"""
+    sampler: str | None = None
+    """ddim, dpm++, euler, ... or a class of diffusers; None: ddim, or a hub pipeline's own"""
     guidance: float = TUNED_GUIDANCE
     """classifier-free guidance scale; 1 is none"""
+    prompt: str = "a photo of a {class}"
+    """prompt of an image (hub, glide)"""
+    generator: str = "pixel"
+    """pixel (trained in OUT), pixel:MODEL, hub:MODEL, glide, ideal or ideal:fading (planted)"""
     generator_data: str = "pool"
-    """trained on the pool (images apart from all others), on train, or ideal (planted images)"""
+    """what pixel is trained on: pool (images apart from all others) or train"""
     generator_steps: int = 1000
-    """training steps of the generator"""
+    """training steps of pixel"""
+    generator_widths: tuple[int, ...] = (32, 64)
+    """channels of pixel at each resolution, from the full one down"""
+    generator_shuffle: int = 1
+    """side of the pixel tiles that become channels of pixel: 2 makes 28x28 into 4 times 14x14"""
     generator_seed: int = 0
-    """seed of the generator's own training, apart from seed"""
+    """seed of pixel's own training, apart from seed"""
+    generator_size: int | None = None
+    """pixels of a side inside a hub pipeline; None: what its model was trained on"""
+    generator_dtype: str = "float32"
+    """numbers inside a named model: float32, float16 or bfloat16"""
 
     def __post_init__(self) -> None:
         check_name(self.dataset)
@@ -145,8 +166,8 @@ class Settings:
             ("sam_ranks", ("local", "synchronised")),
             ("selection", SELECTIONS),
             ("outputs", OUTPUTS),
-            ("sampler", SAMPLERS),
             ("generator_data", GENERATOR_DATA),
+            ("generator_dtype", DTYPES),
         ):
             value = getattr(self, name)
             require(value in allowed, name, value, " or ".join(allowed))
@@ -162,6 +183,7 @@ class Settings:
             ("separating_epochs", 2),
             ("denoising_steps", 1),
             ("generator_steps", 1),
+            ("generator_shuffle", 1),
             ("generator_seed", 0),
         ):
             _whole_number(self, name, least)
@@ -187,24 +209,32 @@ class Settings:
         require(
             within, "warmup_epochs", self.warmup_epochs, f"between 0 and epochs = {self.epochs}"
         )
-        for name in ("strength", "boomerang_strength"):
-            value = getattr(self, name)
-            require(0 < value <= 1, name, value, "in (0, 1]")
-            require(
-                round(self.denoising_steps / value) <= TRAIN_TIMESTEPS,
-                name,
-                value,
-                f"at least {self.denoising_steps / TRAIN_TIMESTEPS:g}: below it "
-                f"{self.denoising_steps} denoising steps do not fit into that share of "
-                f"{TRAIN_TIMESTEPS} timesteps",
-            )
-        ideal = self.generator_data == "ideal"
+        self._check_generator()
+
+    def _check_generator(self) -> None:
+        kind, _, model = self.generator.partition(":")
+        known = self.generator in GENERATORS or (kind in ("pixel", "hub") and model != "")
+        allowed = f"{', '.join(GENERATORS)}, pixel:MODEL or hub:MODEL"
+        require(known, "generator", self.generator, allowed)
+        if kind == "ideal":
+            allowed = f"another for {self.dataset}: only planted images have an ideal generator"
+            require(self.dataset == "planted", "generator", self.generator, allowed)
+            allowed = f"without {self.generator}, which starts from an image"
+            require(not self.from_noise, "from_noise", self.from_noise, allowed)
+        fits = not self.fixed_steps or kind in ("pixel", "ideal")
+        allowed = f"off (--no-fixed-steps) for {kind}, which cuts the whole trajectory"
+        require(fits, "fixed_steps", self.fixed_steps, allowed)
+        fits = not self.trajectory or kind in ("pixel", "glide")
+        require(fits, "trajectory", self.trajectory, f"off for {kind}, which shows no trajectory")
+        one = not self.trajectory or len(self.strengths) < 2
+        require(one, "strengths", self.strengths, "one strength for one trajectory")
         require(
-            not ideal or self.dataset == "planted",
-            "generator_data",
-            self.generator_data,
-            f"pool or train for {self.dataset}: only planted images have an ideal generator",
+            not (self.trajectory and self.from_noise), "from_noise", True, "off on a trajectory"
         )
+        named = [("strengths", value) for value in self.strengths]
+        named += [(name, getattr(self, name)) for name in ("strength", "boomerang_strength")]
+        for name, value in named:
+            grid(self.denoising_steps, self.fixed_steps, value, name=name)
 
     @property
     def train_images(self) -> int | None:
@@ -221,13 +251,18 @@ class Settings:
         return TUNED_LR["sgd" if self.optimizer == "sgd" else "sam"]
 
     @property
-    def arm_strength(self) -> float:
-        """The strength of this arm's synthetic images."""
-        return self.boomerang_strength if self.arm == "boomerang" else self.strength
+    def arm_strengths(self) -> tuple[float, ...]:
+        """The strengths of this arm's copies 1, 2, ..., in turn."""
+        if self.from_noise:
+            return (1.0,)
+        if self.arm == "boomerang":
+            return (self.boomerang_strength,)
+        return self.strengths or (self.strength,)
 
     def record(self) -> dict[str, Any]:
         """All settings as JSON values, with what None stands for."""
-        return asdict(self) | {"lr": self.tuned_lr, "n_train": self.train_images}
+        values = asdict(self) | {"lr": self.tuned_lr, "n_train": self.train_images}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
     def command(self, stage: str, out: object) -> str:
         """The command line of these settings: what differs from the defaults, and the basics."""
@@ -362,6 +397,10 @@ def _command(
             flag = f"--{field.name.replace('_', '-')}"
             if isinstance(value, bool):
                 words.append(flag if value else f"--no-{flag[2:]}")
+            elif isinstance(value, tuple):
+                words.append(" ".join([flag, *map(str, value)]))
+            elif isinstance(value, str):
+                words.append(f"{flag} {shlex.quote(value)}")
             else:
                 words.append(f"{flag} {value}")
     return " ".join([*words, f"--out {out}"])

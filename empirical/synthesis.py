@@ -2,40 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from empirical import algorithm
+from empirical import ranks
 from empirical.arms import Pair
 from empirical.data import Split
-from empirical.datasets.base import Images
+from empirical.datasets.base import Images, ImageSet, fingerprint
 from empirical.datasets.planted import PlantedSet
-from empirical.generator import Generator
+from empirical.generation.base import Backend, HasSample, Originals, prompts
+from empirical.generation.from_noise import FromNoise
+from empirical.generation.glide import GlideSettings, load_glide
+from empirical.generation.hub import DTYPES, HubSettings, load_hub
+from empirical.generation.ideal import Curve, ideal
+from empirical.generation.pixel import load_pixel
+from empirical.generation.recipe import Recipe
+from empirical.generation.sampling import Sampling
+from empirical.generation.train import Trained, train_generator
+from empirical.generation.variants import Variants, one_copy, one_run, plan
+from empirical.machine import Machine
 from empirical.settings import Settings
-from empirical.store import Row, read_store, write_store
-from theory.files import digest
-from theory.parameters import require
+from empirical.storage.request import Request, Wanted
+from empirical.storage.sharing import told_by_first
+from empirical.storage.store import make_store, missing, read_store
+from sim.progress import progress
+from theory.parameters import ParameterError, require
 
-Advance = Callable[[], None]
-
-
-@dataclass(frozen=True)
-class Maker:
-    """A way to make synthetic images, and the digest of what it depends on.
-
-    make: pairs (source, copy) to images, uint8 (n, channels, side, side); told of each.
-    """
-
-    digest: str
-    make: Callable[[list[Pair], Advance], Tensor]
+CURVES = {
+    "ideal": Curve((0.001, 1.0), fidelity=(1, 1), kept_noise=(0.999, 0)),
+    "ideal:fading": Curve(
+        (0.001, 0.4, 0.6, 0.8, 1.0),
+        fidelity=(1, 1, 0.85, 0.5, 0),
+        kept_noise=(0.999, 0.6, 0.4, 0.2, 0),
+    ),
+}
+"""Kept noise falls with strength; the feature stays (ideal), or fades at high strength as real
+generators have it (ideal:fading)."""
 
 
 def generator_data(images: Images, split: Split, settings: Settings) -> tuple[Tensor, Tensor]:
-    """The images that the generator is trained on, and their labels.
+    """The images that a generator is trained on in place, and their labels.
 
     Raises:
         ParameterError: the data set has no pool.
@@ -51,61 +61,200 @@ def generator_data(images: Images, split: Split, settings: Settings) -> tuple[Te
     return images.pixels[rows], images.labels[rows]
 
 
-def store_rows(
-    images: Images, pairs: Sequence[Pair], settings: Settings, generator: str, seed: int
-) -> list[Row]:
-    """The metadata of a store: everything that its images depend on. generator: its digest."""
-    return [
-        {
-            "source": source,
-            "copy": copy,
-            "label": int(images.labels[source]),
-            "class": images.classes[int(images.labels[source])],
-            "strength": settings.arm_strength,
-            "steps": settings.denoising_steps,
-            "sampler": settings.sampler,
-            "guidance": settings.guidance,
-            "seed": seed,
-            "generator": generator,
-        }
+def trained_here(
+    data: ImageSet,
+    split: Split,
+    settings: Settings,
+    folder: Path,
+    device: str = "cpu",
+    name: str = "generator",
+) -> Trained:
+    """The generator `pixel`: trained into `folder`, gone on with, or found finished."""
+    pixels, labels = generator_data(data.train, split, settings)
+    recipe = _recipe(data, settings)
+    seed = settings.generator_seed
+    return train_generator(pixels, labels, len(data.classes), recipe, seed, folder, name, device)
+
+
+def _recipe(data: ImageSet, settings: Settings) -> Recipe:
+    return Recipe(
+        steps=settings.generator_steps,
+        widths=settings.generator_widths,
+        shuffle=settings.generator_shuffle,
+        flips=data.flips,
+    )
+
+
+def check(data: ImageSet, split: Split, settings: Settings) -> None:
+    """Refuse what no generator could do with these images, before anything is trained or made."""
+    kind, _, model = settings.generator.partition(":")
+    if kind == "pixel":
+        _sampling(settings)
+        if not model:
+            _recipe(data, settings)
+            generator_data(data.train, split, settings)
+    elif kind == "hub":
+        _hub(settings, model, Machine())
+    elif kind == "glide":
+        _glide(settings, "cpu")
+    if kind in ("hub", "glide"):
+        prompts(settings.prompt, data.classes)
+
+
+def load_backend(
+    data: ImageSet, split: Split, settings: Settings, folder: Path, machine: Machine
+) -> Backend:
+    """The generator of the settings. folder: of one trained in place (`trained_here`).
+
+    Raises:
+        ParameterError: there is no such model, it is damaged, or it does not fit the images.
+    """
+    made = _load(data, split, settings, folder, machine)
+    if not settings.from_noise:
+        return made
+    allowed = f"off: {made.name} has nothing but images to start from"
+    if not isinstance(made, HasSample):
+        raise ParameterError("from_noise", True, allowed)
+    return FromNoise(made)
+
+
+def _load(
+    data: ImageSet, split: Split, settings: Settings, folder: Path, machine: Machine
+) -> Backend:
+    kind, _, model = settings.generator.partition(":")
+    if kind == "ideal":
+        assert isinstance(data, PlantedSet)  # Settings saw to it
+        return ideal(data, CURVES[settings.generator])
+    if kind == "hub":
+        return load_hub(data.classes, _hub(settings, model, machine))
+    if kind == "glide":
+        glide = _glide(settings, machine.device)
+        return load_glide(data.classes, machine.data / "glide", glide)
+    if not model:
+        ranks.first_does(lambda: trained_here(data, split, settings, folder, machine.device))
+    return load_pixel(
+        model or folder,
+        data.channels,
+        data.side,
+        len(data.classes),
+        _sampling(settings),
+        local_files_only=not machine.download,
+        device=machine.device,
+        dtype=DTYPES[settings.generator_dtype] if model else torch.float32,
+    )
+
+
+def _sampling(settings: Settings) -> Sampling:
+    return Sampling(
+        scheduler=settings.sampler or "ddim",
+        steps=settings.denoising_steps,
+        fixed_steps=settings.fixed_steps,
+        guidance=settings.guidance,
+    )
+
+
+def _hub(settings: Settings, model: str, machine: Machine) -> HubSettings:
+    return HubSettings(
+        model=model,
+        prompt=settings.prompt,
+        guidance=settings.guidance,
+        steps=settings.denoising_steps,
+        scheduler=settings.sampler,
+        size=settings.generator_size,
+        dtype=settings.generator_dtype,
+        device=machine.device,
+        offload=machine.offload,
+        local_files_only=not machine.download,
+    )
+
+
+def _glide(settings: Settings, device: str) -> GlideSettings:
+    require(settings.sampler is None, "sampler", settings.sampler, "None: GLIDE has its own")
+    return GlideSettings(settings.prompt, settings.guidance, settings.denoising_steps, device)
+
+
+def variants(settings: Settings, pairs: Iterable[Pair]) -> Variants:
+    """How the copies of these pairs differ: k - 1 is the largest copy among them."""
+    k = 1 + max(copy for _, copy in pairs)
+    return Variants(k, settings.arm_strengths, settings.trajectory)
+
+
+def request(
+    images: Images, pairs: Sequence[Pair], settings: Settings, backend: Backend, seed: int
+) -> Request:
+    """The store's request for these pairs (source, copy), in their order.
+
+    Raises:
+        ParameterError: a strength leaves no denoising step.
+    """
+    how = variants(settings, pairs)
+    copies = {copy.number: copy for copy in plan(backend, how)}
+    wanted = tuple(
+        Wanted(
+            source,
+            copy,
+            float(copies[copy].strength),
+            int(images.labels[source]),
+            copies[copy].steps,
+        )
         for source, copy in pairs
-    ]
+    )
+    about = {"k": how.k, "kept": how.kept} if how.trajectory else {}
+    channels, height, width = images.pixels.shape[1:]
+    return Request(
+        images=wanted,
+        classes=images.classes,
+        shape=(channels, height, width),
+        data=fingerprint(images),
+        backend=backend.name,
+        model=backend.digest,
+        seed=seed,
+        settings={"dataset": settings.dataset, "trajectory": how.trajectory, **about},
+        together=how.trajectory,
+    )
 
 
-def diffusion(images: Images, settings: Settings, generator: Generator, seed: int) -> Maker:
-    """Noise a real image part of the way and denoise it (`empirical.sdedit`)."""
+def maker(
+    images: Images, pairs: Sequence[Pair], settings: Settings, backend: Backend, seed: int
+) -> Callable[[Sequence[Wanted]], Tensor]:
+    """What makes a batch of wanted images: of one copy, or all of some sources' trajectories."""
+    how = variants(settings, pairs)
+    copies = {copy.number: copy for copy in plan(backend, how)}
 
-    def make(pairs: list[Pair], advance: Advance) -> Tensor:
-        return algorithm.generate(images, pairs, settings, generator, seed, advance)
+    def make(batch: Sequence[Wanted]) -> Tensor:
+        sources = list(dict.fromkeys(wanted.source for wanted in batch))
+        index = torch.tensor(sources)
+        originals = Originals(images.pixels[index], images.labels[index], index)
+        if not how.trajectory:
+            return one_copy(backend, originals, copies[batch[0].copy], seed)
+        runs = one_run(backend, originals, list(copies.values()), seed, how.kept)
+        row = {source: row for row, source in enumerate(sources)}
+        return torch.stack([runs[row[wanted.source], wanted.copy - 1] for wanted in batch])
 
-    return Maker(generator.digest, make)
-
-
-def ideal(planted: PlantedSet, settings: Settings, seed: int) -> Maker:
-    """The same feature at the same place with fresh noise; boomerang keeps most of the noise."""
-    kept = 1 - settings.boomerang_strength if settings.arm == "boomerang" else 0.0
-
-    def make(pairs: list[Pair], advance: Advance) -> Tensor:
-        made = []
-        for source, copy in pairs:
-            made.append(planted.regenerate([source], [copy], seed, kept_noise=kept))
-            advance()
-        return torch.cat(made)
-
-    return Maker(digest({"ideal": repr(planted.config), "kept_noise": kept}), make)
+    return make
 
 
 def stored_images(
     images: Images,
-    pairs: list[Pair],
+    pairs: Sequence[Pair],
     settings: Settings,
-    maker: Maker,
+    backend: Backend,
     seed: int,
     folder: Path,
-    advance: Advance = lambda: None,
+    batch_size: int = 50,
+    repair: bool = False,
 ) -> dict[Pair, Tensor]:
-    """The synthetic images of `pairs` from the store in `folder`, made first if it is missing."""
-    rows = store_rows(images, pairs, settings, maker.digest, seed)
-    if not folder.exists():
-        write_store(folder, maker.make(pairs, advance), rows)
-    return dict(zip(pairs, read_store(folder, rows), strict=True))
+    """The synthetic images of `pairs` from the store in `folder`; missing ones are made first.
+
+    All processes of a job call this together. batch_size: images denoised together; repair:
+    damaged shards are made again, and not only named.
+    """
+    if not pairs:
+        return {}
+    wanted = request(images, pairs, settings, backend, seed)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    left = len(pairs) if repair else told_by_first(lambda: missing(folder, wanted))
+    with progress("synthetic images", left) if left else nullcontext(lambda: None) as advance:
+        make = maker(images, pairs, settings, backend, seed)
+        make_store(folder, wanted, make, batch_size, advance, repair)
+    return dict(zip(pairs, read_store(folder, wanted), strict=True))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from empirical import algorithm, arms
@@ -21,8 +22,11 @@ from empirical.arms import Pair
 from empirical.compare import make_generator
 from empirical.data import load, n_splits, partition
 from empirical.files import open_folder
+from empirical.generation.base import Originals
+from empirical.generation.variants import generate
 from empirical.parallel import run_all
 from empirical.settings import OPTIMIZERS, SYNTHETIC_ARMS, Settings, Tuning
+from empirical.synthesis import variants
 from empirical.versions import versions
 from theory.files import digest, read_json, write_json
 from theory.parameters import require
@@ -53,8 +57,10 @@ def validation_errors(settings: Settings, seeds: int, out: Path) -> None:
         generator = make_generator(settings, out)
         for seed in several:
             made = arms.synthetic(pairs[seed])
-            pixels = algorithm.generate(images, made, settings, generator, seed)
-            synthetic[seed] = dict(zip(made, pixels, strict=True))
+            sources = torch.tensor(sorted({source for source, _ in made}))
+            originals = Originals(images.pixels[sources], images.labels[sources], sources)
+            copies = generate(generator, originals, variants(settings, made), seed)
+            synthetic[seed] = dict(zip(made, copies.flatten(0, 1), strict=True))
     trained = algorithm.train_arm(
         images, parts, settings, several, pairs, synthetic, parts.validation
     )

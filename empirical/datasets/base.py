@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -108,3 +110,11 @@ def stratified_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray
         members = rng.permutation(np.flatnonzero(labels == label))
         place[members] = (np.arange(len(members)) + rng.random(len(members))) / len(members)
     return np.argsort(place, kind="stable")
+
+
+def fingerprint(images: Images) -> str:
+    """SHA-256 of pixels, labels and class names, in hex: which images these are."""
+    found = hashlib.sha256(json.dumps([tuple(images.pixels.shape), images.classes]).encode())
+    for part in (images.pixels, images.labels):
+        found.update(part.contiguous().numpy().data)
+    return found.hexdigest()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -134,29 +133,6 @@ def noise_stream(
 def standard_normal(shape: Sequence[int], streams: Sequence[torch.Generator]) -> Tensor:
     """Noise for each image from its own stream: float32 (n, *shape)."""
     return torch.stack([torch.randn(*shape, generator=stream) for stream in streams])
-
-
-def check_strength(strength: float) -> None:
-    """Raise ParameterError unless strength lies in (0, 1]."""
-    require(0 < strength <= 1, "strength", strength, "in (0, 1]")
-
-
-def share_of_steps(steps: int, strength: float) -> int:
-    """floor(steps * strength), as diffusers has it, but 0.58 of 50 steps is 29 and not 28.
-
-    Raises:
-        ParameterError: strength is outside (0, 1], or no step is left.
-    """
-    check_strength(strength)
-    done = math.floor(steps * strength + 1e-9)
-    check_steps_left(done, steps, strength)
-    return done
-
-
-def check_steps_left(done: int, steps: int, strength: float) -> None:
-    """Refuse a strength at which nothing would be denoised, and the image come back as it is."""
-    allowed = f"at least {1 / steps:g}: below it none of {steps} denoising steps is left"
-    require(done >= 1, "strength", strength, allowed)
 
 
 def check_keep(keep: Sequence[int], steps: int) -> None:

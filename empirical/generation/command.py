@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from empirical.generation.train import Recipe
+from empirical.generation.recipe import Recipe
 from theory.parameters import require
 
 Flat = Annotated[Recipe, tyro.conf.arg(name="")]

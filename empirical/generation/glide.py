@@ -25,10 +25,10 @@ from empirical.generation.base import (
     module_digest,
     one_line,
     prompts,
-    share_of_steps,
     standard_normal,
 )
 from empirical.generation.resize import from_rgb, resize, to_rgb
+from empirical.generation.steps import share_of_steps
 from theory.files import digest
 from theory.parameters import ParameterError, require
 

@@ -22,16 +22,14 @@ from empirical.data import to_float, to_levels
 from empirical.generation.base import (
     Originals,
     check_labels,
-    check_steps_left,
-    check_strength,
     module_digest,
     one_line,
     plain_config,
     prompts,
-    share_of_steps,
 )
 from empirical.generation.resize import from_rgb, resize, to_rgb
 from empirical.generation.sampling import scheduler_class
+from empirical.generation.steps import check_steps_left, check_strength, share_of_steps
 from sim.progress import say
 from theory.files import digest
 from theory.parameters import ParameterError, require

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from empirical.datasets.planted import PlantedSet
-from empirical.generation.base import Originals, check_strength
+from empirical.generation.base import Originals
+from empirical.generation.steps import check_strength
 from theory.files import digest
 from theory.parameters import require
 

@@ -19,7 +19,8 @@ import torch
 from diffusers import PNDMScheduler  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor
 
-from empirical.generation.base import check_strength, one_line, share_of_steps
+from empirical.generation.base import one_line
+from empirical.generation.steps import TRAIN_TIMESTEPS, grid
 from theory.parameters import ParameterError, require
 
 ALIASES = {
@@ -103,23 +104,6 @@ def scheduler_class(name: str) -> Any:
     return kind
 
 
-def grid(sampling: Sampling, strength: float, train_steps: int) -> tuple[int, int]:
-    """Steps of the whole trajectory, and how many of them are done at a strength.
-
-    Raises:
-        ParameterError: strength is outside (0, 1], leaves no step, or no room for fixed steps.
-    """
-    check_strength(strength)
-    if not sampling.fixed_steps:
-        least = f"at most {train_steps}, the steps of the diffusion"
-        require(sampling.steps <= train_steps, "steps", sampling.steps, least)
-        return sampling.steps, share_of_steps(sampling.steps, strength)
-    whole = round(sampling.steps / strength)
-    least = f"at least {sampling.steps / train_steps:g} ({sampling.steps} steps)"
-    require(whole <= train_steps, "strength", strength, least)
-    return whole, sampling.steps
-
-
 def denoising(schedule: Mapping[str, Any], sampling: Sampling, strength: float) -> Denoising:
     """The way down from a strength, with a scheduler of its own (they keep state).
 
@@ -174,7 +158,8 @@ def step_arguments(
 
 
 def _denoising(schedule: Mapping[str, Any], sampling: Sampling, strength: float) -> Denoising:
-    whole, done = grid(sampling, strength, schedule.get("num_train_timesteps", 1000))
+    train_steps = schedule.get("num_train_timesteps", TRAIN_TIMESTEPS)
+    whole, done = grid(sampling.steps, sampling.fixed_steps, strength, train_steps)
     kind = scheduler_class(sampling.scheduler)
     allowed = inspect.signature(kind.__init__).parameters
     # Noise is what every scheduler takes. PNDM's Runge-Kutta steps can only come first, at t = T.

@@ -28,6 +28,8 @@ from torch import Tensor, nn
 from empirical.data import to_float
 from empirical.files import file_digest, read_tensors, whole_folder, write_tensors
 from empirical.generation.framing import Framing, framing_for
+from empirical.generation.recipe import Recipe
+from empirical.generation.steps import TRAIN_TIMESTEPS
 from empirical.streams import seed_for, torch_stream
 from empirical.training import one_thread
 from sim.progress import progress
@@ -36,59 +38,8 @@ from theory.parameters import ParameterError, require
 
 WEIGHTS = Path("unet", "diffusion_pytorch_model.safetensors")
 ABOUT = "training.json"
-TRAIN_TIMESTEPS = 1000
 HALF_WAY = 9
 """The average forgets fast at first: after n steps its share of itself is n / (n + this)."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a generator is trained; lr rises over `warmup` steps and falls to 0 as a cosine.
-
-    Raises:
-        ParameterError: a value is not allowed.
-    """
-
-    steps: int = 1000
-    """training steps"""
-    batch_size: int = 32
-    """images of a step, drawn with replacement"""
-    lr: float = 1e-3
-    """largest learning rate of AdamW"""
-    warmup: int = 50
-    """steps over which the learning rate rises"""
-    ema: float = 0.99
-    """what the averaged weights keep of themselves in a step"""
-    class_dropout: float = 0.1
-    """share of images without their class, for guidance"""
-    conditional: bool = True
-    """whether the model is told the class"""
-    flips: bool = False
-    """turn half of the images left to right"""
-    widths: tuple[int, ...] = (32, 64)
-    """channels at each resolution, from the full one down; multiples of 8"""
-    layers: int = 1
-    """residual blocks at each resolution"""
-    attention: int = 0
-    """how many of the lowest resolutions have attention (the middle always has)"""
-    shuffle: int = 1
-    """side of the pixel tiles that become channels: 2 makes 28x28 into 4 times 14x14"""
-    checkpoint_every: int = 20
-    """steps between checkpoints, which change nothing else"""
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "warmup", "layers", "shuffle", "checkpoint_every"):
-            value = getattr(self, name)
-            ok = isinstance(value, int) and value >= 1
-            require(ok, name, value, "a whole number of at least 1")
-        require(0 < self.lr < float("inf"), "lr", self.lr, "a number above 0")
-        require(0 <= self.ema < 1, "ema", self.ema, "in [0, 1)")
-        require(0 <= self.class_dropout < 1, "class_dropout", self.class_dropout, "in [0, 1)")
-        fits = len(self.widths) > 0 and all(width > 0 and width % 8 == 0 for width in self.widths)
-        require(fits, "widths", self.widths, "multiples of 8, at least one")
-        levels = len(self.widths)
-        ok = 0 <= self.attention <= levels
-        require(ok, "attention", self.attention, f"between 0 and {levels}, the number of widths")
 
 
 @dataclass(frozen=True)

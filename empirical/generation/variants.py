@@ -96,22 +96,33 @@ def generate(
     copies = plan(backend, variants)
     made = torch.zeros(len(originals), len(copies), *originals.pixels.shape[1:], dtype=torch.uint8)
     pieces = [slice(first, first + batch) for first in range(0, len(originals), batch)]
-    with one_thread():
-        if variants.trajectory and isinstance(backend, HasTrajectory):
-            keep, strength = [copy.steps for copy in copies], copies[0].strength
-            for piece in pieces:
-                some = originals.rows(piece)
-                streams = _streams(backend, some, copies[0], seed)
-                made[piece] = backend.trajectory(some, strength, streams, keep, variants.kept)
-                advance(len(some) * len(copies))
-            return made
-        for copy in copies:
-            for piece in pieces:
-                some = originals.rows(piece)
-                streams = _streams(backend, some, copy, seed)
-                made[piece, copy.number - 1] = backend.generate(some, copy.strength, streams)
-                advance(len(some))
+    if variants.trajectory:
+        for piece in pieces:
+            made[piece] = one_run(backend, originals.rows(piece), copies, seed, variants.kept)
+            advance(made[piece].shape[0] * len(copies))
+        return made
+    for copy in copies:
+        for piece in pieces:
+            made[piece, copy.number - 1] = one_copy(backend, originals.rows(piece), copy, seed)
+            advance(made[piece].shape[0])
     return made
+
+
+def one_copy(backend: Backend, originals: Originals, copy: Copy, seed: int) -> Tensor:
+    """One copy of each original, all in one batch: uint8 (n, channels, height, width)."""
+    with one_thread():
+        return backend.generate(originals, copy.strength, _streams(backend, originals, copy, seed))
+
+
+def one_run(
+    backend: Backend, originals: Originals, copies: Sequence[Copy], seed: int, kept: Kept
+) -> Tensor:
+    """All copies of each original along one trajectory: uint8 (n, copies, channels, ...)."""
+    assert isinstance(backend, HasTrajectory)  # `plan` saw to it
+    keep, first = [copy.steps for copy in copies], copies[0]
+    with one_thread():
+        streams = _streams(backend, originals, first, seed)
+        return backend.trajectory(originals, first.strength, streams, keep, kept)
 
 
 def _streams(

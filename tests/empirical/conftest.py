@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from pyarrow import parquet
 
 from empirical.__main__ import main
 from empirical.data import Images, load
@@ -82,6 +85,18 @@ def contents() -> Callable[[Path], dict[str, bytes]]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+@pytest.fixture(scope="session")
+def stored() -> Callable[..., list[np.ndarray]]:
+    """The images of a store, those of one copy if it is named."""
+
+    def read(folder: Path, copy: str = "*") -> list[np.ndarray]:
+        shards = sorted((folder / "data").glob(f"*-copy-{copy}-*.parquet"))
+        rows = parquet.read_table(shards)["image"].to_pylist()
+        return [np.array(Image.open(io.BytesIO(own["bytes"]))) for own in rows]
+
+    return read
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import save_file
 from torch import zeros
 
-from empirical.generator import WEIGHTS
+from empirical.generation.train import WEIGHTS
 
 Command = Callable[..., tuple[int, str, str]]
 Contents = Callable[[Path], dict[str, bytes]]
@@ -42,7 +42,7 @@ def one_line(result: tuple[int, str, str], *parts: str) -> None:
         ("--optimizer", "adam", "optimizer = adam: must be sgd or sam"),
         ("--budget", "time", "budget = time: must be epochs or steps"),
         ("--outputs", "features", "outputs = features: must be logits or softmax"),
-        ("--sampler", "euler", "sampler = euler: must be ddim or dpm++"),
+        ("--sampler", "magic", "scheduler = magic: must be ddpm, ddim, pndm, euler"),
         ("--generator-data", "test", "generator_data = test: must be pool or train"),
         ("--k", "0", "k = 0: must be a whole number of at least 1"),
         ("--k", "-2", "k = -2: must be a whole number of at least 1"),
@@ -75,7 +75,14 @@ def one_line(result: tuple[int, str, str], *parts: str) -> None:
         ("--warmup-epochs", "100", "warmup_epochs = 100.0: must be between 0 and epochs"),
         ("--precision", "fp8", "precision = fp8: must be no or bf16 or fp16"),
         ("--precision", "fp16", "precision = fp16: must be no or bf16 on a CPU"),
-        ("--generator-data", "ideal", "generator_data = ideal: must be pool or train"),
+        ("--generator", "ideal", "generator = ideal: must be another for digits: only planted"),
+        ("--generator", "gan", "generator = gan: must be pixel, glide, ideal"),
+        ("--generator", "hub:", "generator = hub:: must be pixel, glide, ideal"),
+        ("--generator", "hub:x/y", "fixed_steps = True: must be off (--no-fixed-steps) for hub"),
+        ("--generator-dtype", "int8", "generator_dtype = int8: must be float32 or"),
+        ("--generator-widths", "12", "widths = (12,): must be multiples of 8"),
+        ("--generation-batch", "0", "generation_batch = 0: must be at least 1"),
+        ("--strengths", "1.5", "strengths = 1.5: must be in (0, 1]"),
         ("--boomerang-strength", "0", "boomerang_strength = 0.0: must be in (0, 1]"),
         ("--threads", "0", "threads = 0: must be at least 1"),
         ("--checkpoint-every", "-1", "checkpoint_every = -1.0: must be 0 or more seconds"),
@@ -210,8 +217,9 @@ def flipped(path: Path) -> None:
         (f"generator/{WEIGHTS}", Path.unlink),
         ("generator/training.json", cut),
         ("generator/training.json", Path.unlink),
-        ("synthetic/metadata.jsonl", cut),
-        ("synthetic/metadata.jsonl", other_bytes),
+        ("synthetic/manifest.json", cut),
+        ("synthetic/store.json", other_bytes),
+        ("synthetic/store.json", cut),
         ("timings.json", cut),
     ],
 )

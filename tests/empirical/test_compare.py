@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from empirical import compare as module
 from empirical.compare import ORDERINGS, compare, errors
@@ -159,14 +158,18 @@ def test_errors_of_arms_without_generator_are_shared() -> None:
     assert errors(cells, "pool", "tada", "sgd", "epochs", 1).tolist() == [[100, 110]]
 
 
-def test_gallery(compared: tuple[Path, dict[str, Any]], contents: Contents) -> None:
+def test_gallery(
+    compared: tuple[Path, dict[str, Any]],
+    contents: Contents,
+    stored: Callable[..., list[np.ndarray]],
+) -> None:
     out, _ = compared
     before = contents(out / "synthetic")
     shown = comparison_gallery(TINY, out, split=1, seed=1)
     assert len(shown.classes) >= 5
     assert contents(out / "synthetic") == before
     folder = out / "synthetic" / "pool-1-1"
-    made = [np.array(Image.open(path)) for path in folder.glob("*_1.png")]
+    made = stored(folder, "01")
     assert all(any((image == one).all() for one in made) for image in shown.synthetic)
 
 

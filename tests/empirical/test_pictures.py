@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from empirical.data import Images, partition
 from empirical.pictures import gallery, run_gallery
@@ -31,9 +30,11 @@ def test_columns_belong_together(digits: Images, tiny: Callable[..., Settings]) 
             assert (own == kind[column]).all(axis=(1, 2)).any()
 
 
-def test_gallery_of_a_run(finished: Path, tiny: Callable[..., Settings]) -> None:
+def test_gallery_of_a_run(
+    finished: Path, tiny: Callable[..., Settings], stored: Callable[..., list[np.ndarray]]
+) -> None:
     shown = run_gallery(tiny(), finished)
-    made = [np.array(Image.open(path)) for path in (finished / "synthetic").glob("*.png")]
+    made = stored(finished / "synthetic")
     assert len(shown.classes) >= 5
     assert all(any((image == one).all() for one in made) for image in shown.synthetic)
 

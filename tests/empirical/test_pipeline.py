@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pyarrow import parquet
 
 from empirical import early, networks, presets, run, selection
 from empirical.batches import TrainingSet
@@ -65,9 +66,11 @@ def test_every_arm_on_a_folder_of_images(arm: str, folder: Path, tmp_path: Path)
     assert len(result["test_error_per_class"]) == 2
     assert result["steps"] == 2 * -(-result["n_training"] // 6)
     if made:
-        lines = (tmp_path / "run" / "synthetic" / "metadata.jsonl").read_text().splitlines()
+        store = tmp_path / "run" / "synthetic"
+        table = parquet.read_table(sorted((store / "data").glob("*.parquet")))
         strength = 0.2 if arm == "boomerang" else settings.strength
-        assert {json.loads(line)["strength"] for line in lines} == {strength}
+        assert table["strength"].unique().to_pylist() == [strength]
+        assert len(table) == made
 
 
 @pytest.mark.parametrize("optimizer", RUN_OPTIMIZERS)
@@ -189,7 +192,7 @@ def test_dry_run(command: Command, tmp_path: Path) -> None:
     words = ["--preset", "cifar10-resnet18", "--optimizer", "sam", "--out", tmp_path / "run"]
     code, out, err = command("run", *words, "--dry-run")
     assert (code, err) == (0, "")
-    for text in ("110,000", "60,000", "172,000", "the paper's", "3,000,000"):
+    for text in ("110,000", "60,000", "172,000", "the paper's", "750,000"):
         assert text in out
     assert not (tmp_path / "run").exists()
     code, out, _ = command("run", *words, "--k", 2, "--epochs", 1, "--dry-run")

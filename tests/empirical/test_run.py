@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from empirical import algorithm
 from empirical import run as module
 from empirical.run import RESULT_KEYS, generate, run, select
 from empirical.settings import ARMS, Settings
@@ -63,8 +62,8 @@ def test_every_arm_gives_the_same_bytes_twice(
     assert result["n_training"] == 100 + (2 * n_slow if arm == "upsample" else synthetic)
     assert (tmp_path / "one" / "generator").exists() == (synthetic > 0)
     if synthetic:
-        metadata = (tmp_path / "one" / "synthetic" / "metadata.jsonl").read_text(encoding="utf-8")
-        assert len(metadata.splitlines()) == synthetic
+        manifest = (tmp_path / "one" / "synthetic" / "manifest.json").read_text(encoding="utf-8")
+        assert json.loads(manifest)["images"] == synthetic
     slow = result["slow_fraction_test"]
     mixed = slow * result["test_error_slow"] + (1 - slow) * result["test_error_fast"]
     assert mixed == pytest.approx(result["test_error"])
@@ -82,8 +81,8 @@ def test_a_second_run_touches_nothing(
 ) -> None:
     before = contents(finished)
     times = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
-    for name in ("find_slow", "generate", "train_arm"):
-        monkeypatch.delattr(algorithm, name)
+    for name in ("find_slow", "stored_images", "train"):
+        monkeypatch.delattr(module, name)
     result = run(tiny(), finished)
     assert result == json.loads(before["result.json"])
     assert contents(finished) == before
@@ -177,7 +176,7 @@ def test_stopped_between_any_two_writes_and_resumed(
             break
         except OSError:
             continue
-    assert {"settings.json", "selection.json", "generator", "synthetic", "result.json"} <= done
+    assert {"settings.json", "selection.json", "generator", "store.json", "result.json"} <= done
     same_but_times(out, finished, contents)
 
 
@@ -224,7 +223,7 @@ def test_stages_on_the_command_line(
     out = tmp_path / "run"
     for stage, file in (
         ("select", "selection.json"),
-        ("generate", "synthetic/metadata.jsonl"),
+        ("generate", "synthetic/manifest.json"),
         ("train", "result.json"),
     ):
         assert not (out / file).exists()
@@ -234,7 +233,9 @@ def test_stages_on_the_command_line(
         assert (out / file).exists()
 
 
-@pytest.mark.parametrize("stage", ["run", "select", "generate", "train", "compare", "tune"])
+@pytest.mark.parametrize(
+    "stage", ["run", "select", "train-generator", "generate", "train", "compare", "tune"]
+)
 def test_help_has_an_example(command: Command, stage: str) -> None:
     code, said, _ = command(stage, "--help")
     assert code == 0

@@ -13,10 +13,10 @@ from empirical.generation.sampling import (
     Sampling,
     clean_and_noise,
     denoising,
-    grid,
     signal_share,
     step_arguments,
 )
+from empirical.generation.steps import grid
 from theory.parameters import ParameterError
 
 SCHEDULE = dict(DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2").config)
@@ -41,32 +41,31 @@ pytestmark = pytest.mark.filterwarnings(
     [(1.0, 50), (0.5, 25), (0.58, 29), (0.35, 17), (0.02, 1), (0.999, 49)],
 )
 def test_steps_are_the_share_of_the_whole(strength: float, expected: int) -> None:
-    assert grid(Sampling(steps=50), strength, 1000) == (50, expected)
+    assert grid(50, False, strength) == (50, expected)
 
 
 def test_fixed_steps_cut_the_trajectory_finer() -> None:
-    sampling = Sampling(steps=8, fixed_steps=True)
-    assert grid(sampling, 1.0, 1000) == (8, 8)
-    assert grid(sampling, 0.5, 1000) == (16, 8)
-    assert grid(sampling, 0.008, 1000) == (1000, 8)
+    assert grid(8, True, 1.0) == (8, 8)
+    assert grid(8, True, 0.5) == (16, 8)
+    assert grid(8, True, 0.008) == (1000, 8)
     with pytest.raises(ParameterError, match=r"strength = 0.007: must be at least 0.008"):
-        grid(sampling, 0.007, 1000)
+        grid(8, True, 0.007)
 
 
 @pytest.mark.parametrize("strength", [0.0, -0.1, 1.01, float("nan")])
 def test_strength_out_of_range_is_refused(strength: float) -> None:
     with pytest.raises(ParameterError, match=r"strength = .*in \(0, 1\]"):
-        grid(Sampling(), strength, 1000)
+        grid(50, False, strength)
 
 
 def test_a_strength_that_leaves_no_step_is_refused() -> None:
     with pytest.raises(ParameterError, match=r"strength = 0.019: must be at least 0.02"):
-        grid(Sampling(steps=50), 0.019, 1000)
+        grid(50, False, 0.019)
 
 
 def test_more_steps_than_the_diffusion_has_are_refused() -> None:
     with pytest.raises(ParameterError, match="steps = 1001"):
-        grid(Sampling(steps=1001), 1.0, 1000)
+        grid(1001, False, 1.0)
 
 
 @pytest.mark.parametrize("name", ["ddim", "ddpm", "dpm++", "euler", "unipc"])

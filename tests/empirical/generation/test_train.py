@@ -15,8 +15,9 @@ from empirical.data import Images
 from empirical.generation import train as module
 from empirical.generation.base import Originals
 from empirical.generation.pixel import load_pixel
+from empirical.generation.recipe import Recipe
 from empirical.generation.sampling import Sampling
-from empirical.generation.train import Recipe, Trained, learning_rate, train_generator
+from empirical.generation.train import Trained, learning_rate, train_generator
 from empirical.generation.variants import Variants, generate
 from theory.parameters import ParameterError
 
@@ -233,15 +234,3 @@ def test_it_learns(
         return (made.float() - means[labels[:30]]).abs().mean().item()
 
     assert distance(40) < 0.8 * distance(1)
-
-
-def test_the_first_generator_of_this_project_comes_out_byte_for_byte(
-    digits: Images, tmp_path: Path
-) -> None:
-    """The same random numbers and arithmetic as in `empirical.generator`, which came before."""
-    earlier = pytest.importorskip("empirical.generator")
-    recipe = earlier.Recipe(steps=3)
-    old = earlier.train_generator(
-        digits.pixels[:40], digits.labels[:40], 10, recipe, 0, tmp_path / "old"
-    )
-    assert train(digits, tmp_path / "new", Recipe(steps=3)).digest == old.digest
