@@ -2,13 +2,13 @@
 
 `empirical.run` puts one seed of it into a folder; `empirical.compare` and `empirical.tune` run
 many. Each function takes the `Settings` of the run and the seeds to do together, in place of
-`settings.seed`; a seed's result is the same alone and in company (up to float rounding).
+`settings.seed`; a seed's result is that of `empirical.run`, alone and in company (up to rounding).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,8 +18,9 @@ from empirical import arms, networks, selection, training
 from empirical.arms import Pair
 from empirical.data import Images, Split, to_float
 from empirical.optimizers import Optimizer, Parameters
+from empirical.recipes import Recipe, early_recipe, final_recipe
 from empirical.settings import Settings
-from empirical.streams import numpy_stream, seed_for, torch_stream
+from empirical.streams import numpy_stream, seed_for
 
 Advance = Callable[[], None]
 
@@ -57,9 +58,10 @@ def _network(images: Images, settings: Settings) -> torch.nn.Module:
     return networks.make(settings.network, channels, side, len(images.classes))
 
 
-def _batch_streams(settings: Settings, purpose: str, seeds: Sequence[int]) -> list[torch.Generator]:
-    key = (f"{purpose} batches", settings.dataset, settings.split)
-    return [torch_stream(*key, seed) for seed in seeds]
+def _recipes(
+    recipe: Callable[[Settings, int], Recipe], settings: Settings, size: int, seeds: Sequence[int]
+) -> list[Recipe]:
+    return [recipe(replace(settings, seed=seed), size) for seed in seeds]
 
 
 def find_slow(images: Images, split: Split, settings: Settings, seeds: Sequence[int]) -> list[Slow]:
@@ -72,23 +74,16 @@ def find_slow(images: Images, split: Split, settings: Settings, seeds: Sequence[
     network = _network(images, settings)
     train = torch.from_numpy(split.train)
     labels = images.labels[train]
-    per_epoch = training.steps_per_epoch(len(train), settings.batch_size)
+    recipes = _recipes(early_recipe, settings, settings.separating_epoch, seeds)
     with training.one_thread():
-        plan = training.make_plan(
-            [torch.arange(len(train))] * len(seeds),
-            [settings.separating_epoch * per_epoch] * len(seeds),
-            settings.batch_size,
-            settings.separating_lr,
-            _batch_streams(settings, "early", seeds),
-            milestones=(),
-        )
+        plan = training.make_plan([torch.arange(len(train))] * len(seeds), recipes)
         parameters = training.train(
             network,
             _start(images, settings, "early", seeds),
             to_float(images.pixels[train]),
             labels,
             plan,
-            Optimizer(settings.momentum, settings.weight_decay),
+            Optimizer.of(recipes[0]),
         )
         on_train = training.logits(network, parameters, to_float(images.pixels[train])).numpy()
         on_test = training.logits(network, parameters, to_float(images.pixels[split.test])).numpy()
@@ -111,12 +106,6 @@ def arm_pairs(split: Split, settings: Settings, slow: np.ndarray, seed: int) -> 
     """The training set of the settings' arm for one seed, as (source, copy)."""
     rng = numpy_stream("syn-rand", settings.dataset, settings.split, seed)
     return arms.training_set(settings.arm, settings.k, split.train, slow, rng)
-
-
-def training_steps(settings: Settings, n_members: int) -> int:
-    """Optimizer steps of the final training, by the budget."""
-    n = n_members if settings.budget == "epochs" else settings.train_images or n_members
-    return settings.epochs * training.steps_per_epoch(n, settings.batch_size)
 
 
 def train_arm(
@@ -145,27 +134,18 @@ def train_arm(
         bank += [own_images[pair][None] for pair in made]
         labels.append(images.labels[torch.tensor([s for s, _ in made], dtype=torch.int64)])
         size += len(made)
-    steps = [training_steps(settings, len(own)) for own in rows]
+    recipes = _recipes(final_recipe, settings, len(split.train), seeds)
+    steps = [recipe.total_steps(len(own)) for recipe, own in zip(recipes, rows, strict=True)]
     network = _network(images, settings)
     with training.one_thread():
-        plan = training.make_plan(
-            rows,
-            steps,
-            settings.batch_size,
-            settings.tuned_lr,
-            _batch_streams(settings, "final", seeds),
-        )
+        plan = training.make_plan(rows, recipes)
         parameters = training.train(
             network,
             _start(images, settings, "final", seeds),
             to_float(torch.cat(bank)),
             torch.cat(labels),
             plan,
-            Optimizer(
-                settings.momentum,
-                settings.weight_decay,
-                settings.rho if settings.optimizer == "sam" else 0.0,
-            ),
+            Optimizer.of(recipes[0]),
             advance,
         )
         outputs = training.logits(network, parameters, to_float(images.pixels[scored]))

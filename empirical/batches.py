@@ -138,6 +138,11 @@ def bounds(n: int, pieces: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(stops))
 
 
+def order_of(recipe: Recipe, epoch: int, n: int) -> Tensor:
+    """The order of n examples in an epoch, from 0 on: int64 (n,)."""
+    return torch.randperm(n, generator=torch_stream("engine batches", recipe.seed, epoch))
+
+
 class Epoch:
     """One pass over a training set, on a device.
 
@@ -160,7 +165,7 @@ class Epoch:
                 return torch.empty(n, 0)
             return of.draw(n, torch_stream(f"engine {what}", recipe.seed, number))[order]
 
-        order = torch.randperm(n, generator=torch_stream("engine batches", recipe.seed, number))
+        order = order_of(recipe, number, n)
         rows = data.rows[order]
         # one transfer an epoch
         self.rows, self.labels = rows.to(pixels.device), data.labels[rows].to(device)

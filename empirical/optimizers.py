@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from empirical.recipes import Recipe
+
 Parameters = dict[str, Tensor]
 
 
@@ -17,6 +19,11 @@ class Optimizer:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     rho: float = 0.0
+
+    @staticmethod
+    def of(recipe: Recipe) -> Optimizer:
+        """That of a recipe with SGD."""
+        return Optimizer(recipe.momentum, recipe.weight_decay, recipe.sam.rho)
 
 
 def sam_point(parameters: Parameters, gradient: Parameters, rho: float) -> Parameters:

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 from empirical.augment import Augmentation, Mixing
 from empirical.sam import Sam
-from empirical.training import MILESTONES, steps_per_epoch
+from empirical.settings import Settings
+from empirical.streams import seed_for
 from theory.parameters import require
 
+MILESTONES = (0.5, 0.75)
+"""Shares of the training at which the learning rate is divided by 10 (the usual recipe)."""
 OPTIMIZERS = ("sgd", "adamw")
 SHARPNESS = ("none", "sam", "asam")
 SCHEDULES = ("step", "cosine", "constant")
@@ -115,8 +118,8 @@ class Recipe:
         return Mixing(self.mixing, self.mixing_alpha)
 
     def epoch_steps(self, n: int) -> int:
-        """Optimizer steps of an epoch of n examples."""
-        return steps_per_epoch(n, self.batch_size)
+        """Optimizer steps of an epoch of n examples, cut into nearly equal batches."""
+        return -(-n // self.batch_size)
 
     def total_steps(self, n: int) -> int:
         """Optimizer steps of a training on n examples."""
@@ -136,3 +139,54 @@ class Recipe:
         if self.schedule == "step":
             return self.lr * 0.1 ** sum(step >= share * total for share in MILESTONES)
         return self.lr
+
+
+def early_recipe(settings: Settings, epochs: int) -> Recipe:
+    """How the early network is trained: plain SGD for every optimizer, without a schedule.
+
+    And without mixing, which would blur what is learned when.
+    """
+    return Recipe(
+        epochs=epochs,
+        batch_size=settings.batch_size,
+        seed=seed_for("early", settings.dataset, settings.split, settings.seed),
+        optimizer="sgd",
+        lr=settings.separating_lr,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        schedule="constant",
+        augmentation="none" if settings.augmentation == "none" else "crop+flip",
+        precision=settings.precision,
+        accumulation=settings.accumulation,
+        channels_last=settings.channels_last,
+    )
+
+
+def final_recipe(settings: Settings, n_original: int) -> Recipe:
+    """How the final network is trained. n_original: training images, for the budget of steps."""
+    ascent, _, base = settings.optimizer.partition("-")
+    plain = settings.optimizer in ("sgd", "adamw")
+    per_epoch = -(-n_original // settings.batch_size)
+    return Recipe(
+        epochs=settings.epochs,
+        steps=None if settings.budget == "epochs" else settings.epochs * per_epoch,
+        batch_size=settings.batch_size,
+        seed=seed_for("final", settings.dataset, settings.split, settings.seed),
+        optimizer=settings.optimizer if plain else base or "sgd",
+        lr=settings.tuned_lr,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        schedule=settings.schedule,
+        warmup_epochs=settings.warmup_epochs,
+        sharpness="none" if plain else ascent,
+        rho=settings.rho,
+        sam_accumulation=settings.sam_accumulation,
+        sam_ranks=settings.sam_ranks,
+        accumulation=settings.accumulation,
+        augmentation=settings.augmentation,
+        mixing=settings.mixing,
+        mixing_alpha=settings.mixing_alpha,
+        precision=settings.precision,
+        channels_last=settings.channels_last,
+        compile=settings.compile,
+    )

@@ -37,9 +37,8 @@ from empirical.early import find_slow, fresh_network, take
 from empirical.engine import train
 from empirical.files import file_digest, open_folder, write_tensors
 from empirical.machine import HERE, Machine
-from empirical.recipes import Recipe
+from empirical.recipes import final_recipe
 from empirical.settings import SYNTHETIC_ARMS, Settings
-from empirical.streams import seed_for
 from empirical.synthesis import load_backend, stored_images, trained_here
 from empirical.versions import versions
 from sim.progress import say
@@ -184,36 +183,6 @@ def generate(
     place = _open(settings, Path(out), machine)
     pairs = algorithm.arm_pairs(place.split, settings, _selected(place).train, settings.seed)
     return _synthetic(place, arms.synthetic(pairs), repair)
-
-
-def final_recipe(settings: Settings, n_original: int) -> Recipe:
-    """How the final network is trained. n_original: training images, for the budget of steps."""
-    ascent, _, base = settings.optimizer.partition("-")
-    plain = settings.optimizer in ("sgd", "adamw")
-    per_epoch = -(-n_original // settings.batch_size)
-    return Recipe(
-        epochs=settings.epochs,
-        steps=None if settings.budget == "epochs" else settings.epochs * per_epoch,
-        batch_size=settings.batch_size,
-        seed=seed_for("final", settings.dataset, settings.split, settings.seed),
-        optimizer=settings.optimizer if plain else base or "sgd",
-        lr=settings.tuned_lr,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        schedule=settings.schedule,
-        warmup_epochs=settings.warmup_epochs,
-        sharpness="none" if plain else ascent,
-        rho=settings.rho,
-        sam_accumulation=settings.sam_accumulation,
-        sam_ranks=settings.sam_ranks,
-        accumulation=settings.accumulation,
-        augmentation=settings.augmentation,
-        mixing=settings.mixing,
-        mixing_alpha=settings.mixing_alpha,
-        precision=settings.precision,
-        channels_last=settings.channels_last,
-        compile=settings.compile,
-    )
 
 
 def final_set(

@@ -1,9 +1,10 @@
 """Training many small networks (one for each seed) as one batched program.
 
-The seeds share an image bank; each has its own parameters, its own members of the bank and its
-own batches. Training sets of different sizes give different numbers of batches; these are padded
-with weight 0 inside a batch and with learning rate 0 after a seed's last step, which leaves every
-seed exactly with the computation that it has alone.
+The same steps as `engine.train` does for each of them, up to rounding: the same recipe, batches
+and learning rates (a test compares the two). The seeds share an image bank; each has its own
+parameters, its own members of the bank and its own batches. Training sets of different sizes give
+different numbers of batches; these are padded with weight 0 inside a batch and with learning rate 0
+after a seed's last step, which leaves every seed exactly with the computation that it has alone.
 """
 
 from __future__ import annotations
@@ -18,10 +19,9 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from empirical.batches import bounds, order_of
 from empirical.optimizers import Optimizer, Parameters, sam_point, sgd_step
-
-MILESTONES = (0.5, 0.75)
-"""Shares of the training at which the learning rate is divided by 10 (the usual recipe)."""
+from empirical.recipes import Recipe
 
 
 @contextmanager
@@ -49,44 +49,30 @@ class Plan:
     lr: Tensor
 
 
-def steps_per_epoch(n: int, batch_size: int) -> int:
-    """An epoch of n examples is cut into this many nearly equal batches of at most batch_size."""
-    return math.ceil(n / batch_size)
+def make_plan(members: Sequence[Tensor], recipes: Sequence[Recipe]) -> Plan:
+    """The batches and learning rates that `engine.train` would use for each seed.
 
-
-def learning_rates(steps: int, lr: float, milestones: Sequence[float] = MILESTONES) -> list[float]:
-    """lr divided by 10 at each milestone (a share of all steps)."""
-    return [lr * 0.1 ** sum(step >= share * steps for share in milestones) for step in range(steps)]
-
-
-def make_plan(
-    members: Sequence[Tensor],
-    steps: Sequence[int],
-    batch_size: int,
-    lr: float,
-    streams: Sequence[torch.Generator],
-    milestones: Sequence[float] = MILESTONES,
-) -> Plan:
-    """Batches of every seed: fresh permutations of its members, cut into nearly equal pieces.
-
-    members: for each seed its rows of the bank, int64 (n_s,); steps, streams: for each seed.
+    members: for each seed its rows of the bank, int64 (n_s,); recipes: for each seed.
     """
     batches: list[list[Tensor]] = []
-    for own, count, stream in zip(members, steps, streams, strict=True):
+    rates: list[list[float]] = []
+    for own, recipe in zip(members, recipes, strict=True):
+        n, total, per_epoch = len(own), recipe.total_steps(len(own)), recipe.epoch_steps(len(own))
         mine: list[Tensor] = []
-        while len(mine) < count:
-            order = own[torch.randperm(len(own), generator=stream)]
-            mine += torch.tensor_split(order, steps_per_epoch(len(own), batch_size))
-        batches.append(mine[:count])
+        for epoch in range(math.ceil(total / per_epoch)):
+            shuffled = own[order_of(recipe, epoch, n)]
+            mine += [shuffled[start:stop] for start, stop in bounds(n, per_epoch)]
+        batches.append(mine[:total])
+        rates.append([recipe.learning_rate(step, total) for step in range(total)])
     width = max(len(batch) for mine in batches for batch in mine)
-    shape = (max(steps), len(members))
+    shape = (max(map(len, batches)), len(members))
     plan = Plan(
         rows=torch.zeros(*shape, width, dtype=torch.int64),
         weights=torch.zeros(*shape, width),
         lr=torch.zeros(*shape),
     )
-    for seed, mine in enumerate(batches):
-        plan.lr[: len(mine), seed] = torch.tensor(learning_rates(len(mine), lr, milestones))
+    for seed, (mine, lr) in enumerate(zip(batches, rates, strict=True)):
+        plan.lr[: len(mine), seed] = torch.tensor(lr)
         for step, batch in enumerate(mine):
             plan.rows[step, seed, : len(batch)] = batch
             plan.weights[step, seed, : len(batch)] = 1 / len(batch)

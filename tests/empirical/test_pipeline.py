@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from pyarrow import parquet
 
-from empirical import early, networks, presets, run, selection
+from empirical import early, networks, presets, recipes, run, selection
 from empirical.batches import TrainingSet
 from empirical.data import cut, open_set
 from empirical.datasets import sizes
@@ -75,7 +75,7 @@ def test_every_arm_on_a_folder_of_images(arm: str, folder: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("optimizer", RUN_OPTIMIZERS)
 def test_every_optimizer(optimizer: str) -> None:
-    recipe = run.final_recipe(Settings(optimizer=optimizer, rho=0.3), 100)
+    recipe = recipes.final_recipe(Settings(optimizer=optimizer, rho=0.3), 100)
     assert recipe.optimizer == ("adamw" if "adamw" in optimizer else "sgd")
     expected = {"sgd": "none", "adamw": "none"}.get(optimizer, optimizer.split("-")[0])
     assert recipe.sharpness == expected

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
-from empirical import algorithm, networks, training
+from empirical import algorithm, networks, run, training
 from empirical.arms import synthetic
 from empirical.data import Images, partition, to_float
+from empirical.recipes import Recipe
 from empirical.settings import Settings
 
 
@@ -21,10 +24,11 @@ from empirical.settings import Settings
 def test_an_epoch_shows_every_example_once_in_nearly_equal_batches(
     n: int, batch_size: int, epochs: int
 ) -> None:
-    per_epoch = training.steps_per_epoch(n, batch_size)
+    recipe = Recipe(epochs=epochs, batch_size=batch_size)
+    per_epoch = recipe.epoch_steps(n)
     steps = epochs * per_epoch
     members = torch.arange(100, 100 + n)
-    plan = training.make_plan([members], [steps], batch_size, 1.0, [torch.Generator()])
+    plan = training.make_plan([members], [recipe])
     sizes = (plan.weights > 0).sum(dim=2)[:, 0]
     assert sizes.max() <= batch_size
     assert sizes.max() - sizes.min() <= 1
@@ -36,8 +40,8 @@ def test_an_epoch_shows_every_example_once_in_nearly_equal_batches(
 
 
 def test_learning_rate_falls_at_half_and_three_quarters() -> None:
-    rates = training.learning_rates(8, 1.0)
-    assert rates == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+    plan = training.make_plan([torch.arange(4)], [Recipe(epochs=8, batch_size=4, lr=1.0)])
+    assert plan.lr[:, 0].tolist() == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "sam"])
@@ -109,3 +113,32 @@ def test_outputs_are_the_networks_own(digits: Images, tiny: Callable[..., Settin
     both = training.logits(network, trained.parameters, pixels)
     network.load_state_dict({name: value[1] for name, value in trained.parameters.items()})
     torch.testing.assert_close(both[1], network(pixels).detach(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("arm", "budget"), [("tada", "epochs"), ("upsample", "steps")])
+@pytest.mark.parametrize("optimizer", ["sgd", "sam"])
+def test_seeds_together_are_trained_as_the_engine_trains_one(
+    digits: Images,
+    tiny: Callable[..., Settings],
+    tmp_path: Path,
+    arm: str,
+    budget: str,
+    optimizer: str,
+) -> None:
+    """`compare` and `run` give the same slow examples and the same network."""
+    chosen = tiny(arm=arm, optimizer=optimizer, budget=budget, epochs=5, seed=3)
+    split = partition(digits, chosen)
+    (slow,) = algorithm.find_slow(digits, split, chosen, [3])
+    made = run.generate(chosen, tmp_path) if arm == "tada" else {}
+    pairs = algorithm.arm_pairs(split, chosen, slow.train, 3)
+    trained = algorithm.train_arm(digits, split, chosen, [3], [pairs], [made], split.test)
+    result = run.run(chosen, tmp_path)
+    assert np.array_equal(run.select(chosen, tmp_path).train, slow.train)
+    assert result["steps"] == trained.steps[0]
+    alone = load_file(tmp_path / "network.safetensors")
+    start = networks.initial("small", 1, 8, 10, ("final network", "digits", 0, 3))
+    for name, value in alone.items():
+        together = trained.parameters[name][0]
+        torch.testing.assert_close(value, together, rtol=1e-3, atol=1e-4)
+        assert (value - start[name]).abs().max() > 100 * (value - together).abs().max()
+    assert result["test_error"] == pytest.approx(trained.wrong.mean(), abs=0.003)
