@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import nn
 
-from empirical import networks
+from empirical import arms, networks
 from empirical.datasets import sizes
 from empirical.generation.steps import grid
-from empirical.settings import ARMS, SYNTHETIC_ARMS, Settings
+from empirical.settings import RUN_ARMS, SYNTHETIC_ARMS, Settings
 from theory.files import read_json
 
 SLOW_SHARE = {"cifar10": 0.3, "cifar100": 0.4}
@@ -42,23 +43,15 @@ def slow_share(settings: Settings, out: Path) -> tuple[float, str]:
     return SLOW_SHARE.get(settings.dataset, ASSUMED), "the paper's" if known else "assumed"
 
 
-def arms(settings: Settings, n: int, share: float) -> dict[str, Arm]:
+def every_arm(settings: Settings, n: int, share: float) -> dict[str, Arm]:
     """Every arm at these settings, on n original images."""
-    slow = round(share * n)
-    made = {
-        "original": 0,
-        "upsample": 0,
-        "tada": slow * (settings.k - 1),
-        "syn-rand": slow * (settings.k - 1),
-        "syn-all": n,
-        "boomerang": n,
-    }
+    sources, slow = np.arange(n), np.arange(n) < round(share * n)
     found = {}
-    for arm in (*ARMS, "boomerang"):
-        images = n + (slow * (settings.k - 1) if arm == "upsample" else made[arm])
-        counted = images if settings.budget == "epochs" else n
+    for name in RUN_ARMS:
+        pairs = arms.training_set(name, settings.k, sources, slow, np.random.default_rng(0))
+        counted = len(pairs) if settings.budget == "epochs" else n
         steps = settings.epochs * -(-counted // settings.batch_size)
-        found[arm] = Arm(images, made[arm], steps)
+        found[name] = Arm(len(pairs), len(arms.synthetic(pairs)), steps)
     return found
 
 
@@ -112,7 +105,7 @@ def plan(settings: Settings, out: Path) -> dict[str, Any]:
     shape = sizes.size(settings.dataset)
     n = settings.train_images or shape.n_train
     share, source = slow_share(settings, out)
-    every = arms(settings, n, share)
+    every = every_arm(settings, n, share)
     own = every[settings.arm]
     return {
         "settings": settings.record(),
