@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,12 @@ BYTES = {"no": 4, "bf16": 2, "fp16": 2}
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm's cost: its training images, how many of them are made, the optimizer's steps."""
+    """One arm's cost: its training images, how many of them are made and in how many denoising
+    steps of single images, and the optimizer's steps."""
 
     images: int
     synthetic: int
+    denoising_steps: int
     steps: int
 
 
@@ -51,18 +53,21 @@ def every_arm(settings: Settings, n: int, share: float) -> dict[str, Arm]:
         pairs = arms.training_set(name, settings.k, sources, slow, np.random.default_rng(0))
         counted = len(pairs) if settings.budget == "epochs" else n
         steps = settings.epochs * -(-counted // settings.batch_size)
-        found[name] = Arm(len(pairs), len(arms.synthetic(pairs)), steps)
+        made = len(arms.synthetic(pairs))
+        denoising = denoising_steps(replace(settings, arm=name), made)
+        found[name] = Arm(len(pairs), made, denoising, steps)
     return found
 
 
-def steps_of_an_image(settings: Settings) -> float:
-    """Denoising steps of one synthetic image, in the mean over the copies."""
+def denoising_steps(settings: Settings, synthetic: int) -> int:
+    """Denoising steps of single images for the synthetic images of the settings' arm."""
+    copies = settings.k - 1 if settings.arm in ("tada", "syn-rand") else 1
     strengths = settings.arm_strengths
-    if settings.arm in ("tada", "syn-rand") and not settings.trajectory:
-        strengths = [strengths[copy % len(strengths)] for copy in range(max(1, settings.k - 1))]
-    steps = [grid(settings.denoising_steps, settings.fixed_steps, s)[1] for s in strengths]
-    shared = max(1, settings.k - 1) if settings.trajectory else 1
-    return sum(steps) / len(steps) / shared
+    cycle = [strengths[copy % len(strengths)] for copy in range(max(1, copies))]
+    steps = [grid(settings.denoising_steps, settings.fixed_steps, s)[1] for s in cycle]
+    # the copies of a trajectory cost what its last one costs
+    each = max(steps) / len(steps) if settings.trajectory else sum(steps) / len(steps)
+    return round(synthetic * each)
 
 
 def activations(network: nn.Module, channels: int, side: int) -> int:
@@ -114,7 +119,6 @@ def plan(settings: Settings, out: Path) -> dict[str, Any]:
         "slow_share_is": source,
         "arms": {name: vars(arm) for name, arm in every.items()},
         "arm": settings.arm,
-        "generation_steps": round(own.synthetic * steps_of_an_image(settings)),
         "forward_passes_a_step": 1 if settings.optimizer in ("sgd", "adamw") else 2,
         "memory": memory(settings, shape, own.images),
         "out": str(out),
@@ -130,16 +134,17 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
         f"({found['slow_share_is']})"
     )
     listed = Table(title=title, box=SIMPLE_HEAD)
-    for column in ("arm", "training images", "of these made", "optimizer steps"):
+    columns = ("arm", "training images", "of these made", "denoising steps", "optimizer steps")
+    for column in columns:
         listed.add_column(column, justify="left" if column == "arm" else "right")
     for name, arm in found["arms"].items():
         chosen = f"[bold]{name}[/] *" if name == found["arm"] else name
-        needs = f"{arm['synthetic']:,}" if name in SYNTHETIC_ARMS else "-"
-        listed.add_row(chosen, f"{arm['images']:,}", needs, f"{arm['steps']:,}")
+        needs = [f"{arm[what]:,}" for what in ("synthetic", "denoising_steps")]
+        needs = needs if name in SYNTHETIC_ARMS else ["-", "-"]
+        listed.add_row(chosen, f"{arm['images']:,}", *needs, f"{arm['steps']:,}")
     costs = Table(title=f"arm {found['arm']} into {found['out']}", box=SIMPLE_HEAD)
     costs.add_column("what")
     costs.add_column("how much", justify="right")
-    costs.add_row("denoising steps of single images", f"{found['generation_steps']:,}")
     costs.add_row("gradients a step", str(found["forward_passes_a_step"]))
     for name, size in found["memory"].items():
         costs.add_row(f"{name}, memory" if name != "checkpoint" else name, _size(size))
