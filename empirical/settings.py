@@ -35,7 +35,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 TUNED_LR = {"sgd": 0.05, "sam": 0.02}
 TUNED_RHO = 0.2
 TUNED_EPOCHS = 60
-TUNED_STRENGTH = 0.9
+TUNED_STRENGTH = 0.7
 TUNED_GUIDANCE = 1.0
 
 
