@@ -83,18 +83,26 @@ def stability(
     *,
     out: Path,
     seeds: int = 5,
+    data_seeds: int = 0,
     machine: FlatMachine = HERE,
     preset: Preset = None,
 ) -> None:
     """How alike the slow examples of several seeds are: Jaccard index, overlap, and chance.
 
-    Writes OUT/stability.json and OUT/stability.png, and each seed's selection in a folder.
+    Writes OUT/stability.json and OUT/stability.png, and each seed's selection in a folder. On
+    planted images also how true they are, by epoch, with OUT/truth.png; --data-seeds says on how
+    many further planted data sets.
 
     For example: python -m empirical stability --dataset digits --seeds 5 --out runs/stability
+
+    or against the truth: python -m empirical stability --preset planted-small --data-seeds 3
+    --out runs/planted
     """
     from empirical.stability import stability
 
-    found = stability(settings, out, seeds, machine)
+    found = stability(settings, out, seeds, machine, data_seeds)
+    for name, value in found.get("truth", {}).get("selected", {}).items():
+        print(f"{name} {value['mean']:.3f} ± {value['standard_error']:.3f}")
     print(
         f"slow {100 * found['share']:.0f}%, Jaccard {found['jaccard']:.2f} "
         f"(by chance {found['chance']:.2f}), overlap {found['overlap']:.2f}: "

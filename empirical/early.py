@@ -16,9 +16,9 @@ from empirical.batches import TrainingSet
 from empirical.data import Split
 from empirical.datasets.base import Images, ImageSet
 from empirical.datasets.planted import PlantedSet
-from empirical.engine import train
+from empirical.engine import Evaluate, Trained, train
 from empirical.machine import HERE, Machine
-from empirical.recipes import Recipe
+from empirical.recipes import early_recipe
 from empirical.settings import Settings
 from empirical.streams import seed_for
 
@@ -68,26 +68,86 @@ def find_slow(
     above the loss of the last one taken (loss), or are misclassified; for reporting only. folder:
     for checkpoints.
     """
-    sees = training_set(data, split.train)
     epoch = settings.separating_epoch
     if epoch == 0:
-        network = fresh_network(data, settings, "early")
         place = None if folder is None else folder / "rule"
-        recipe = _recipe(settings, settings.separating_epochs)
-        looked = train(network, sees, recipe, place, show="rule steps", **machine.options)
-        chance = 1 - 1 / len(data.classes)
-        epoch = selection.separating_epoch([chance, *(e["error"] for e in looked.history)])
-    network = fresh_network(data, settings, "early")
-    recipe = _recipe(settings, epoch)
-    trained = train(network, sees, recipe, folder, show="early steps", **machine.options)
-    train_images = take(data.train, split.train)
-    test_images = take(data.test, split.test)
+        looked = _early(data, split, settings, settings.separating_epochs, place, machine)
+        epoch = _by_rule(data, looked)
+    trained = _early(data, split, settings, epoch, folder, machine)
+    slow = _select(trained.network, data, split, settings)
+    about: dict[str, Any] = {"early_error": trained.history[-1]["error"]}
+    if isinstance(data, PlantedSet):
+        about["train"] = selection.against_truth(slow.train, data.train_slow[split.train])
+        about["test"] = selection.against_truth(slow.test, data.test_slow[split.test])
+    return Found(slow, epoch, about)
+
+
+def truth_by_epoch(
+    data: PlantedSet,
+    split: Split,
+    settings: Settings,
+    folder: Path | None = None,
+    machine: Machine = HERE,
+) -> dict[str, Any]:
+    """What `find_slow` would find after each of `separating_epochs` epochs, against the truth.
+
+    Lists of one number for each epoch: precision and recall on the training images; error_fast and
+    error_slow, the shares of truly fast and slow ones that the network has wrong; error, over the
+    batches as they were trained on. rule: the epoch that the knee of error chooses.
+    """
+    truth = data.train_slow[split.train]
+    images = take(data.train, split.train)
+
+    def evaluate(network: nn.Module) -> dict[str, float]:
+        slow = _select(network, data, split, settings).train
+        logits = scoring.outputs(network, images.pixels, data.mean, data.std).numpy()
+        wrong = logits.argmax(axis=1) != images.labels.numpy()
+        errors = {"error_fast": wrong[~truth].mean(), "error_slow": wrong[truth].mean()}
+        return selection.against_truth(slow, truth) | {k: float(v) for k, v in errors.items()}
+
+    trained = _early(data, split, settings, settings.separating_epochs, folder, machine, evaluate)
+    found: dict[str, Any] = {
+        name: [epoch["evaluation"][name] for epoch in trained.history]
+        for name in ("precision", "recall", "error_fast", "error_slow")
+    }
+    found["error"] = [epoch["error"] for epoch in trained.history]
+    return found | {"rule": _by_rule(data, trained)}
+
+
+def _early(
+    data: ImageSet,
+    split: Split,
+    settings: Settings,
+    epochs: int,
+    folder: Path | None,
+    machine: Machine,
+    evaluate: Evaluate | None = None,
+) -> Trained:
+    """The early network after so many epochs; those of fewer epochs lie on its way."""
+    return train(
+        fresh_network(data, settings, "early"),
+        training_set(data, split.train),
+        early_recipe(settings, epochs),
+        folder,
+        evaluate=evaluate,
+        show="early steps",
+        **machine.options,
+    )
+
+
+def _by_rule(data: ImageSet, trained: Trained) -> int:
+    chance = 1 - 1 / len(data.classes)
+    return selection.separating_epoch([chance, *(e["error"] for e in trained.history)])
+
+
+def _select(network: nn.Module, data: ImageSet, split: Split, settings: Settings) -> Slow:
+    """The slow images by what an early network says of them."""
     on_train, on_test = (
-        Outputs.of(network, own, data, settings.outputs) for own in (train_images, test_images)
+        Outputs.of(network, own, data, settings.outputs)
+        for own in (take(data.train, split.train), take(data.test, split.test))
     )
     seed = seed_for("clusters", settings.dataset, settings.split, settings.seed)
     n_classes = len(data.classes)
-    clusters = None
     if settings.selection == "cluster":
         clusters = selection.cluster(
             on_train.clustered,
@@ -97,27 +157,21 @@ def find_slow(
             seed,
             settings.clusters,
         )
-        slow = clusters.slow
-        slow_test = selection.assign(clusters, on_test.clustered, on_test.labels)
+        return Slow(clusters.slow, selection.assign(clusters, on_test.clustered, on_test.labels))
+    slow = selection.select(
+        settings.selection,
+        on_train.clustered,
+        on_train.logits,
+        on_train.labels,
+        n_classes,
+        seed,
+        settings.theta,
+    )
+    if settings.selection == "loss":
+        slow_test = on_test.losses >= on_train.losses[slow].min(initial=np.inf)
     else:
-        slow = selection.select(
-            settings.selection,
-            on_train.clustered,
-            on_train.logits,
-            on_train.labels,
-            n_classes,
-            seed,
-            settings.theta,
-        )
-        if settings.selection == "loss":
-            slow_test = on_test.losses >= on_train.losses[slow].min(initial=np.inf)
-        else:
-            slow_test = on_test.logits.argmax(axis=1) != on_test.labels
-    about: dict[str, Any] = {"early_error": trained.history[-1]["error"]}
-    if isinstance(data, PlantedSet):
-        about["train"] = selection.against_truth(slow, data.train_slow[split.train])
-        about["test"] = selection.against_truth(slow_test, data.test_slow[split.test])
-    return Found(Slow(slow, slow_test), epoch, about)
+        slow_test = on_test.logits.argmax(axis=1) != on_test.labels
+    return Slow(slow, slow_test)
 
 
 @dataclass(frozen=True)
@@ -141,24 +195,6 @@ class Outputs:
         }[kind]()
         labels = images.labels.numpy()
         return Outputs(logits, clustered, selection.cross_entropy(logits, labels), labels)
-
-
-def _recipe(settings: Settings, epochs: int) -> Recipe:
-    """The early training: no schedule, and no mixing, which would blur what is learned when."""
-    return Recipe(
-        epochs=epochs,
-        batch_size=settings.batch_size,
-        seed=seed_for("early", settings.dataset, settings.split, settings.seed),
-        optimizer="sgd",
-        lr=settings.separating_lr,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        schedule="constant",
-        augmentation="none" if settings.augmentation == "none" else "crop+flip",
-        precision=settings.precision,
-        accumulation=settings.accumulation,
-        channels_last=settings.channels_last,
-    )
 
 
 def take(images: Images, rows: np.ndarray) -> Images:
