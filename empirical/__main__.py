@@ -14,6 +14,7 @@ import tyro
 from rich.console import Console
 
 from empirical import presets
+from empirical.diagnosis.command import diagnose
 from empirical.generation.command import train_generator
 from empirical.machine import HERE, Machine
 from empirical.presets import PRESETS
@@ -264,6 +265,7 @@ COMMANDS: dict[str, Any] = {
     "train-generator": train_generator,
     "generate": generate,
     "train": train,
+    "diagnose": diagnose,
     "compare": compare,
     "tune": tune,
     "reproduce": reproduce,

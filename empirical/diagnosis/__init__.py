@@ -1,0 +1,1 @@
+"""How faithful synthetic images are, in the terms of theory/family.md: read README.md first."""

@@ -1,0 +1,205 @@
+"""A whole store against the real images that it was made from: `diagnose_store`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from empirical.data import open_set
+from empirical.datasets.base import ImageSet, fingerprint
+from empirical.datasets.planted import PlantedSet
+from empirical.diagnosis import distances as distance
+from empirical.diagnosis.classifier import DEFAULT, Judge, train_judge
+from empirical.diagnosis.faithfulness import PASSES, observe, summarise
+from empirical.generation.base import Originals
+from empirical.generation.ideal import ideal
+from empirical.machine import HERE, Machine
+from empirical.recipes import Recipe
+from empirical.settings import Settings
+from empirical.storage.folder import read_identity, read_manifest, shard_paths
+from empirical.storage.request import Wanted
+from empirical.storage.shards import pixels_of, read_shard
+from empirical.streams import numpy_stream
+from empirical.synthesis import CURVES
+from empirical.training import one_thread
+from empirical.versions import versions
+from sim.progress import progress
+from theory.files import digest
+from theory.parameters import require
+
+AT_MOST = 2000
+"""Sources that are looked at, unless more are asked for: c ± 0.01, or better."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """Copies of some sources as a store has them, sorted by source, copy and strength.
+
+    pixels: uint8 (N, C, H, W); rows: int64 (N,), the place of each copy's source in `sources`;
+    strengths: float64 (N,); identity: what the store says that all its images share.
+    """
+
+    sources: Originals
+    pixels: Tensor
+    rows: Tensor
+    strengths: Tensor
+    identity: dict[str, Any]
+
+
+def dataset_of(folder: Path) -> str:
+    """The name of the data set that a store is of.
+
+    Raises:
+        ParameterError: `folder` is no store, is damaged, or does not say.
+    """
+    name = read_identity(folder).get("dataset")
+    allowed = "a store whose settings name its data set (dataset); make it with this version"
+    require(isinstance(name, str), "synthetic", folder, allowed)
+    return str(name)
+
+
+def read_copies(folder: Path, data: ImageSet, at_most: int = AT_MOST, seed: int = 0) -> Stored:
+    """The copies of at most so many sources, drawn at random by seed; every shard is checked.
+
+    Raises:
+        ParameterError: `folder` is no store, one of another data set, or damaged; or at_most is
+            below 1.
+    """
+    require(at_most >= 1, "sources", at_most, "at least 1")
+    identity, noted = read_identity(folder), read_manifest(folder)
+    own = fingerprint(data.train)
+    allowed = f"a store of these images of {data.name}; it is of others (data = {own[:16]}…)"
+    require(identity.get("data") == own, "synthetic", folder, allowed)
+    store = digest(identity)
+    channels, height, width = data.train.pixels.shape[1:]
+    paths = shard_paths(folder, noted)
+    indices: set[int] = set()
+    for path in paths:
+        indices |= {
+            wanted.source for wanted in read_shard(path, store, noted.get(path.name)).images
+        }
+    require(len(indices) > 0, "synthetic", folder, "a store with images; it has none yet")
+    every = np.array(sorted(indices))
+    rng = numpy_stream("diagnosis sources", seed)
+    kept = np.sort(rng.permutation(every)[:at_most])
+    wanted_ones = set(kept.tolist())
+    images: list[Wanted] = []
+    pieces: list[Tensor] = []
+    for path in paths:
+        found = read_shard(path, store, noted.get(path.name))
+        some, pixels = pixels_of(
+            found, (channels, height, width), lambda one: one.source in wanted_ones
+        )
+        images += some
+        pieces.append(pixels)
+    order = sorted(range(len(images)), key=images.__getitem__)
+    chosen = torch.from_numpy(kept)
+    labels = data.train.labels[chosen]
+    place = {index: row for row, index in enumerate(kept.tolist())}
+    rows = [place[images[number].source] for number in order]
+    same = all(int(labels[row]) == images[at].label for row, at in zip(rows, order, strict=True))
+    require(same, "synthetic", folder, f"a store with the labels of {data.name}; it has others")
+    return Stored(
+        Originals(data.train.pixels[chosen], labels, chosen),
+        torch.cat(pieces)[torch.tensor(order)],
+        torch.tensor(rows),
+        torch.tensor([images[number].strength for number in order], dtype=torch.float64),
+        identity,
+    )
+
+
+def diagnose_store(
+    folder: Path,
+    root: Path = HERE.data,
+    network: str = "conv4",
+    recipe: Recipe = DEFAULT,
+    at_most: int = AT_MOST,
+    seed: int = 0,
+    machine: Machine = HERE,
+) -> dict[str, Any]:
+    """What `python -m empirical diagnose store` writes: a JSON value, each strength and all.
+
+    The judge is kept beside the store, in FOLDER.diagnosis, and found again there. root: of the
+    data sets. seed: of the choice of sources, of mixtures and bootstrap.
+
+    Raises:
+        ParameterError: see `read_copies` and `train_judge`.
+    """
+    folder = Path(folder)
+    name = dataset_of(folder)
+    data = open_set(Settings(dataset=name), root, machine.download)
+    stored = read_copies(folder, data, at_most, seed)
+    judge = judge_of(folder, data, network, recipe, machine)
+    with one_thread(), progress("images judged", PASSES * len(stored.sources)) as advance:
+        seen = observe(stored.sources, stored.pixels, stored.rows, judge, seed, advance)
+    strengths = sorted(set(stored.strengths.tolist()))
+    with one_thread(), progress("strengths", len(strengths) + 1) as advance:
+        each = []
+        for strength in strengths:
+            each.append(summarise(seen, stored.strengths == strength, strength, seed))
+            advance()
+        overall = summarise(seen, torch.ones(len(stored.rows), dtype=torch.bool), None, seed)
+        advance()
+    found, notes = _inception(stored, strengths)
+    records = [asdict(own) for own in (*each, overall)]
+    for record, own in zip(records, found, strict=True):
+        record["distances"] |= own
+    if distance.library() is None:
+        notes = [f"FID and KID left out: {distance.REMEDY}"]
+    return {
+        "dataset": name,
+        "store": digest(stored.identity),
+        "backend": stored.identity["backend"],
+        "model": stored.identity["model"],
+        "curve": _curve(stored.identity, data),
+        "seed": seed,
+        "judge": {**judge.about, "error": judge.error},
+        "strengths": records[:-1],
+        "overall": records[-1],
+        "notes": notes,
+        "versions": versions(),
+    }
+
+
+def _curve(identity: dict[str, Any], data: ImageSet) -> dict[str, Any] | None:
+    """The truth, for an ideal generator of this project; or what the store itself says."""
+    if isinstance(data, PlantedSet):
+        for curve in CURVES.values():
+            if ideal(data, curve).digest == identity["model"]:
+                return json.loads(json.dumps(asdict(curve)))
+    return identity.get("curve")
+
+
+def _inception(stored: Stored, strengths: list[float]) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """FID and KID in Inception's features, for each strength and for all, if they can be had."""
+    nothing: list[Mapping[str, Any]] = [{} for _ in (*strengths, None)]
+    path = distance.inception_file()
+    if distance.library() is None or not path.exists():
+        where = "checkpoints of torch's hub folder (torch.hub.get_dir())"
+        return nothing, [f"FID and KID of Inception left out: no {path.name} in {where}"]
+    real = distance.inception_features(stored.sources.pixels, path)
+    made = distance.inception_features(stored.pixels, path)
+    found: list[Mapping[str, Any]] = []
+    for strength in (*strengths, None):
+        chosen = torch.ones(len(made), dtype=torch.bool)
+        if strength is not None:
+            chosen = stored.strengths == strength
+        left, of = torch.unique(stored.rows[chosen], return_inverse=True)
+        space = distance.Features(real[left], made[chosen], of, left.numpy())
+        here = distance.judged_distances([space], scale=False)
+        found.append({} if here is None else {"inception": asdict(here)})
+    return found, []
+
+
+def judge_of(folder: Path, data: ImageSet, network: str, recipe: Recipe, machine: Machine) -> Judge:
+    """The judge that is kept beside a store, trained first if it is not there."""
+    made_by = digest([network, asdict(recipe), fingerprint(data.train)])
+    cache = folder.resolve().with_name(f"{folder.resolve().name}.diagnosis")
+    return train_judge(data, network, recipe, cache / f"classifier-{made_by}", machine)
