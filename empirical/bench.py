@@ -13,6 +13,7 @@ from sklearn.cluster import KMeans
 
 from empirical.bench_augment import bench_augment
 from empirical.bench_engine import bench_engine
+from empirical.bench_generation import bench_generation
 from empirical.selection import cluster
 from empirical.streams import numpy_stream
 from empirical.training import one_thread
@@ -57,12 +58,12 @@ def bench_selection(small: bool = False) -> Json:
 
 
 def bench(small: bool = False, cpu: bool = False) -> Json:
-    """Everything: the training engine, the augmentation, the selection."""
-    engine, augmentation = bench_engine(small, cpu), bench_augment(small)
+    """Everything: the training engine, the augmentation, generation, the selection."""
+    parts = [bench_engine(small, cpu), bench_augment(small), bench_generation(small, cpu)]
+    goals = [goal for part in parts for goal in part.pop("goals")]
     return {
-        "goals": engine.pop("goals") + augmentation.pop("goals"),
-        **engine,
-        **augmentation,
+        "goals": goals,
+        **{name: value for part in parts for name, value in part.items()},
         "selection": bench_selection(small),
         "machine": machine(),
         "versions": versions(),
@@ -71,7 +72,7 @@ def bench(small: bool = False, cpu: bool = False) -> Json:
 
 
 def table(record: Json) -> Table:
-    """The goals, and the selection's ratio, which has none."""
+    """The goals, and the ratios that have none."""
     out = Table(title="Speed ratios", box=SIMPLE_HEAD)
     for column in ("what", "ratio", "goal", ""):
         out.add_column(column, justify="left" if column == "what" else "right")
@@ -80,6 +81,8 @@ def table(record: Json) -> Table:
         out.add_row(
             goal["name"], f"{goal['measured']:.3g}", f"{goal['relation']} {goal['goal']}", met
         )
+    ratio = record["generation"]["one_by_one_over_batches"]["median"]
+    out.add_row("images, one at a time with diffusers / in batches", f"{ratio:.3g}", "", "")
     ratio = record["selection"]["kmeans_over_selection"]["median"]
     size = f"{record['selection']['examples']} x {record['selection']['classes']}"
     out.add_row(f"selection, {size}: KMeans of all / by class", f"{ratio:.3g}", "", "")
