@@ -73,10 +73,12 @@ def select(
     or with the highest losses: python -m empirical select --preset cifar10-resnet18
     --selection loss --theta .3 --out runs/loss
     """
+    from empirical import ranks
     from empirical.run import select
 
     slow = select(settings, out, machine)
-    print(f"{int(slow.train.sum())} of {len(slow.train)} slow: {out / 'selection.json'}")
+    if ranks.is_first():
+        print(f"{int(slow.train.sum())} of {len(slow.train)} slow: {out / 'selection.json'}")
 
 
 def stability(
@@ -278,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     def command() -> None:
         words = sys.argv[1:] if arguments is None else arguments
-        begin = start(words)
+        begin = parse_or_exit(lambda: start(words))
         commands = {
             name: starting_from(begin, after_parsing(function))
             for name, function in COMMANDS.items()
@@ -289,6 +291,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         )
         work()
+        if "empirical.ranks" in sys.modules:  # else nothing of several processes was begun
+            from empirical import ranks
+
+            ranks.finish()
 
     run_command(command)
 

@@ -86,7 +86,19 @@ class Workplace:
 
 def _open(settings: Settings, out: Path, machine: Machine) -> Workplace:
     ranks.start(machine.cpu)
-    # a network that does not exist, or does not fit, is named before anything is written
+    place = ranks.all_do(lambda: _checked(settings, out, machine))
+
+    def check_folder() -> None:
+        open_folder(out, settings.record(), STAGES)
+        if (out / TIMINGS).exists():
+            read_json(out / TIMINGS, "timings")
+
+    ranks.first_does(check_folder)
+    return place
+
+
+def _checked(settings: Settings, out: Path, machine: Machine) -> Workplace:
+    """What does not exist, or does not fit, is named before anything is written."""
     data = open_set(settings, machine.data, machine.download)
     split = cut(data, settings)
     size = settings.train_images or len(split.train)
@@ -97,9 +109,6 @@ def _open(settings: Settings, out: Path, machine: Machine) -> Workplace:
         synthesis.check(data, split, settings)
     with accelerated(final_recipe(settings, size), machine.cpu, machine.trackers, out):
         pass  # what this machine cannot do is said now
-    ranks.first_does(lambda: open_folder(out, settings.record(), STAGES))
-    if (out / TIMINGS).exists():
-        read_json(out / TIMINGS, "timings")
     return Workplace(settings, out, data, split, machine)
 
 
@@ -149,12 +158,16 @@ def _synthetic(place: Workplace, pairs: list[Pair], repair: bool = False) -> dic
         return {}
     settings, data, machine = place.settings, place.data, place.machine
     folder = place.out / "generator"
-    if settings.generator == "pixel" and not folder.exists():
-        given = (data, place.split, settings, folder, machine.device)
-        trained = ranks.first_does(lambda: trained_here(*given))
-        if trained is not None:
-            with place.timed("generator", trained.seconds):
-                pass
+    if settings.generator == "pixel":
+
+        def train_first() -> None:
+            # the first looks whether it is there: a slower process might see it finished
+            if not folder.exists():
+                given = (data, place.split, settings, folder, machine.device)
+                with place.timed("generator", trained_here(*given).seconds):
+                    pass
+
+        ranks.first_does(train_first)
     backend = load_backend(data, place.split, settings, folder, machine)
     store = machine.synthetic or place.out / "synthetic"
     start = time.monotonic()

@@ -109,7 +109,13 @@ def load_backend(
     Raises:
         ParameterError: there is no such model, it is damaged, or it does not fit the images.
     """
-    made = _load(data, split, settings, folder, machine)
+    if settings.generator == "pixel":
+        ranks.first_does(lambda: trained_here(data, split, settings, folder, machine.device))
+    return ranks.all_do(lambda: _load(data, settings, folder, machine))
+
+
+def _load(data: ImageSet, settings: Settings, folder: Path, machine: Machine) -> Backend:
+    made = _with_originals(data, settings, folder, machine)
     if not settings.from_noise:
         return made
     allowed = f"off: {made.name} has nothing but images to start from"
@@ -118,9 +124,7 @@ def load_backend(
     return FromNoise(made)
 
 
-def _load(
-    data: ImageSet, split: Split, settings: Settings, folder: Path, machine: Machine
-) -> Backend:
+def _with_originals(data: ImageSet, settings: Settings, folder: Path, machine: Machine) -> Backend:
     kind, _, model = settings.generator.partition(":")
     if kind == "ideal":
         assert isinstance(data, PlantedSet)  # Settings saw to it
@@ -128,10 +132,7 @@ def _load(
     if kind == "hub":
         return load_hub(data.classes, _hub(settings, model, machine))
     if kind == "glide":
-        glide = _glide(settings, machine.device)
-        return load_glide(data.classes, machine.data / "glide", glide)
-    if not model:
-        ranks.first_does(lambda: trained_here(data, split, settings, folder, machine.device))
+        return load_glide(data.classes, machine.data / "glide", _glide(settings, machine.device))
     return load_pixel(
         model or folder,
         data.channels,
@@ -251,10 +252,11 @@ def stored_images(
     """
     if not pairs:
         return {}
-    wanted = request(images, pairs, settings, backend, seed)
+    wanted = ranks.all_do(lambda: request(images, pairs, settings, backend, seed))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    left = len(pairs) if repair else told_by_first(lambda: missing(folder, wanted))
-    with progress("synthetic images", left) if left else nullcontext(lambda: None) as advance:
+    left = told_by_first(lambda: missing(folder, wanted, repair))
+    shown = left > 0 and ranks.is_first()
+    with progress("synthetic images", left) if shown else nullcontext(lambda: None) as advance:
         make = maker(images, pairs, settings, backend, seed)
         make_store(folder, wanted, make, batch_size, advance, repair)
     return dict(zip(pairs, read_store(folder, wanted), strict=True))

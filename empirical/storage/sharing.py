@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -32,10 +31,8 @@ def exchange(own: T | Exception) -> list[T | Exception]:
     """What each process has to say, by rank: a result, or why there is none."""
     if not torch.distributed.is_initialized():
         return [own]
-    try:
-        pickle.loads(pickle.dumps(own))
-    except Exception:
-        own = RuntimeError(repr(own))  # an error that cannot cross between processes
+    if isinstance(own, Exception):
+        own = ranks.portable(own)
     all_of_them: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(all_of_them, own)
     return all_of_them

@@ -90,7 +90,9 @@ def make_store(
         def start() -> tuple[About, list[tuple[Shard, ...]]]:
             held.enter_context(lock(folder))
             open_store(folder, request, repair)
-            about, there = _survey(folder, request, repair)
+            about, there, damaged = _survey(folder, request, repair)
+            for path in damaged:
+                path.unlink(missing_ok=True)
             return about, request.units(there)
 
         about, units = told_by_first(start)
@@ -105,7 +107,7 @@ def make_store(
                     made = error
             for other, result in enumerate(exchange(made)):
                 if isinstance(result, Exception):
-                    raise result
+                    raise ranks.of_all(result)
                 about |= result
                 if rank == 0 != other:
                     for _ in range(sum(own["images"] for own in result.values())):
@@ -113,16 +115,22 @@ def make_store(
         ranks.first_does(lambda: write_manifest(folder, request, about))
 
 
-def missing(folder: Path, request: Request) -> int:
-    """How many images of a request `make_store` has still to make.
+def missing(folder: Path, request: Request, repair: bool = False) -> int:
+    """How many images of a request `make_store` has still to make; nothing is changed.
+
+    repair: those of damaged shards are among them.
 
     Raises:
         ParameterError: as `make_store`.
     """
     if not (folder / STORE).exists():
         return len(request.images)
-    check_identity(folder, request)
-    there = _survey(folder, request, repair=False)[1]
+    try:
+        check_identity(folder, request)
+    except DamagedError:
+        if not repair:
+            raise
+    there = _survey(folder, request, repair)[1]
     return sum(wanted.key not in there for wanted in request.images)
 
 
@@ -232,24 +240,25 @@ def _make(
     }
 
 
-def _survey(folder: Path, request: Request, repair: bool) -> tuple[About, Present]:
-    """All shards that are there, checked, and their images; repair: damaged ones are removed."""
+def _survey(folder: Path, request: Request, repair: bool) -> tuple[About, Present, list[Path]]:
+    """All shards that are there, checked, and their images; those to `repair`, which are not."""
     store, noted = digest(request.identity()), read_manifest(folder, repair)
     wanted = {own.key: own for own in request.images}
     about: About = {}
     there: Present = {}
+    damaged: list[Path] = []
     for path in shard_paths(folder, noted):
         try:
             found = read_shard(path, store, noted.get(path.name))
         except DamagedError:
             if not repair:
                 raise
-            path.unlink(missing_ok=True)
+            damaged.append(path)
             continue
         _check_same(path, wanted, found.images)
         about[path.name] = found.about()
         there |= {own.key: own for own in found.images}
-    return about, there
+    return about, there, damaged
 
 
 def _check_same(path: Path, wanted: Present, there: Sequence[Wanted]) -> None:
