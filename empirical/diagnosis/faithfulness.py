@@ -166,14 +166,6 @@ def observe(
         ) -> Tensor:
             return scoring.outputs(network, images, judge.mean, judge.std, layer=layer)
 
-        logits, made = ask(some.pixels), ask(copies)
-        answers, answered = logits.argmax(1), made.argmax(1)
-        per_source["evidence"][to] = evidence(logits, labels, shares).numpy()
-        per_source["right"][to] = (answers == labels).numpy()
-        per_copy["evidence"][at] = evidence(made, labels[of], shares).numpy()
-        per_copy["right"][at] = (answered == labels[of]).numpy()
-        per_copy["agree"][at] = (answered == answers[of]).numpy()
-
         means = judge.means[own]
         centre = means.mean(0)
         stream = torch_stream("diagnosis mixtures", seed, own)
@@ -183,6 +175,14 @@ def observe(
                 mixed[to, column] += evidence(ask(images), labels, shares).numpy() / DRAWS
             for _ in range(len(some)):
                 advance()
+
+        logits, made = ask(some.pixels), ask(copies)
+        answers, answered = logits.argmax(1), made.argmax(1)
+        per_source["evidence"][to] = evidence(logits, labels, shares).numpy()
+        per_source["right"][to] = (answers == labels).numpy()
+        per_copy["evidence"][at] = evidence(made, labels[of], shares).numpy()
+        per_copy["right"][at] = (answered == labels[of]).numpy()
+        per_copy["agree"][at] = (answered == answers[of]).numpy()
 
         real, synthetic = (ask(images, "penultimate") for images in (some.pixels, copies))
         features.append(Features(real, synthetic, of, to))
@@ -248,13 +248,12 @@ def summarise(
     if columns["source_evidence"].mean() < SEEN * spread / math.sqrt(there.sum()):
         found.pop("fidelity", None)
         found.pop("evidence", None)
-    names = [name for name in Faithfulness.__dataclass_fields__ if name in _NAMES]
     return Faithfulness(
         strength=strength,
         sources=int(there.sum()),
         copies=int(picked.sum()),
-        **{name: found.get(name) for name in names},  # type: ignore[arg-type]
         distances=_distances(seen, picked) if distances else {},
+        **{name: found.get(name) for name in _NAMES},
     )
 
 
