@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from empirical.datasets.names import check_name
-from empirical.generation.steps import grid
+from empirical.generation.steps import check_strength, grid
 from theory.parameters import require
 
 ARMS = ("original", "upsample", "tada", "syn-rand", "syn-all")
@@ -231,10 +231,12 @@ class Settings:
         require(
             not (self.trajectory and self.from_noise), "from_noise", True, "off on a trajectory"
         )
-        named = [("strengths", value) for value in self.strengths]
-        named += [(name, getattr(self, name)) for name in ("strength", "boomerang_strength")]
+        named = [(name, getattr(self, name)) for name in ("strength", "boomerang_strength")]
+        named += [("strengths", value) for value in self.strengths]
         for name, value in named:
-            grid(self.denoising_steps, self.fixed_steps, value, name=name)
+            check_strength(value, name)
+            if value in self.arm_strengths:  # another one leaves no image without a step
+                grid(self.denoising_steps, self.fixed_steps, value, name=name)
 
     @property
     def train_images(self) -> int | None:

@@ -16,7 +16,7 @@ from empirical.datasets.base import Images, ImageSet, fingerprint
 from empirical.datasets.planted import PlantedSet
 from empirical.generation.base import Backend, HasSample, Originals, prompts
 from empirical.generation.from_noise import FromNoise
-from empirical.generation.glide import GlideSettings, load_glide
+from empirical.generation.glide import GlideSettings, glide_package, load_glide
 from empirical.generation.hub import DTYPES, HubSettings, load_hub
 from empirical.generation.ideal import Curve, ideal
 from empirical.generation.pixel import load_pixel
@@ -25,7 +25,7 @@ from empirical.generation.sampling import Sampling
 from empirical.generation.train import Trained, train_generator
 from empirical.generation.variants import Variants, one_copy, one_run, plan
 from empirical.machine import Machine
-from empirical.settings import Settings
+from empirical.settings import SYNTHETIC_ARMS, Settings
 from empirical.storage.request import Request, Wanted
 from empirical.storage.sharing import told_by_first
 from empirical.storage.store import make_store, missing, read_store
@@ -99,6 +99,12 @@ def check(data: ImageSet, split: Split, settings: Settings) -> None:
         _glide(settings, "cpu")
     if kind in ("hub", "glide"):
         prompts(settings.prompt, data.classes)
+
+
+def check_installed(settings: Settings) -> None:
+    """Refuse a generator whose package is missing before the early network is trained."""
+    if settings.arm in SYNTHETIC_ARMS and settings.generator == "glide":
+        glide_package("model_creation")
 
 
 def load_backend(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +37,8 @@ def train_generator(
     from empirical.datasets.registry import load
     from empirical.generation.train import train_generator
 
+    world = os.environ.get("WORLD_SIZE", "1")
+    require(world == "1", "processes", world, "1: a generator is trained by one process")
     images = load(dataset, data, download).train
     n = len(images.labels)
     require(0 <= first < n, "first", first, f"between 0 and {n - 1}")

@@ -184,7 +184,7 @@ def load_glide(
     """
     settings = settings or GlideSettings()
     texts = tuple(prompts(settings.prompt, classes))
-    creation = _package("model_creation")
+    creation = glide_package("model_creation")
     options = creation.model_and_diffusion_defaults()
     device = torch.device(settings.device)
     half = device.type == "cuda"
@@ -209,7 +209,8 @@ def load_glide(
     return Glide(model, diffusion, settings, texts, options["text_ctx"], digest(made_of))
 
 
-def _package(module: str) -> ModuleType:
+def glide_package(module: str) -> ModuleType:
+    """A module of OpenAI's package. Raises ParameterError if it is not installed."""
     try:
         return importlib.import_module(f"glide_text2im.{module}")
     except ModuleNotFoundError as error:
@@ -222,5 +223,5 @@ def _weights(cache_dir: Path, device: torch.device) -> dict[str, Tensor]:
     path = cache_dir / "base.pt"
     if path.is_file():
         return torch.load(path, map_location=device, weights_only=True)
-    download = _package("download")
+    download = glide_package("download")
     return download.load_checkpoint("base", device, progress=False, cache_dir=str(cache_dir))

@@ -21,9 +21,11 @@ from PIL import Image
 from pyarrow import parquet
 
 from empirical.__main__ import main
+from empirical.settings import Settings
 from empirical.storage import request as requests
 from empirical.storage import store as stores
 from empirical.storage.folder import lock
+from theory.parameters import ParameterError
 
 Command = Callable[..., tuple[int, str, str]]
 Contents = Callable[[Path], dict[str, bytes]]
@@ -255,6 +257,15 @@ def test_glide_without_its_package(
         result = generate(out, "--generator", "glide", *SHARES, stage=stage)
         one_line(result, "generator = glide: must be used with glide_text2im", "pip install")
         assert not (out / "synthetic").exists()
+        assert not (out / "selection.json").exists()
+
+
+def test_strengths_of_other_arms_need_no_step() -> None:
+    few: dict[str, Any] = {"denoising_steps": 4, "fixed_steps": False, "strength": 0.5}
+    assert Settings(arm="tada", boomerang_strength=0.2, **few).arm_strengths == (0.5,)
+    assert Settings(arm="boomerang", boomerang_strength=0.25, **few).arm_strengths == (0.25,)
+    with pytest.raises(ParameterError, match="boomerang_strength = 0.2: must be at least 0.25"):
+        Settings(arm="boomerang", boomerang_strength=0.2, **few)
 
 
 # damage, kills, a full disk

@@ -34,3 +34,10 @@ def test_bad_input_is_refused(tmp_path: Path, flag: str, value: int, said: str) 
         run("--dataset", "digits", "--out", tmp_path / "one", "--data", tmp_path, flag, value)
     with pytest.raises(ParameterError, match="dataset = "):
         run("--dataset", "nonsense", "--out", tmp_path / "one")
+
+
+def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ParameterError, match="processes = 2: must be 1"):
+        run("--dataset", "digits", "--out", tmp_path / "one")
+    assert not (tmp_path / "one").exists()
