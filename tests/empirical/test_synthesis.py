@@ -264,7 +264,7 @@ def test_strengths_of_other_arms_need_no_step() -> None:
     few: dict[str, Any] = {"denoising_steps": 4, "fixed_steps": False, "strength": 0.5}
     assert Settings(arm="tada", boomerang_strength=0.2, **few).arm_strengths == (0.5,)
     assert Settings(arm="boomerang", boomerang_strength=0.25, **few).arm_strengths == (0.25,)
-    with pytest.raises(ParameterError, match="boomerang_strength = 0.2: must be at least 0.25"):
+    with pytest.raises(ParameterError, match=r"boomerang_strength = 0\.2: must be at least 0\.25"):
         Settings(arm="boomerang", boomerang_strength=0.2, **few)
 
 
