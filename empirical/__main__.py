@@ -18,6 +18,7 @@ from empirical.diagnosis.command import diagnose
 from empirical.generation.command import train_generator
 from empirical.machine import HERE, Machine
 from empirical.presets import PRESETS
+from empirical.recommending.command import grid, recommend
 from empirical.settings import Comparison, Settings, Tuning
 from theory.cli import parse_or_exit
 from theory.cli import run as run_command
@@ -263,10 +264,12 @@ def bench(out: Path | None = None, cpu: bool = False, small: bool = False) -> No
 COMMANDS: dict[str, Any] = {
     "run": run,
     "select": select,
+    "recommend": recommend,
     "stability": stability,
     "train-generator": train_generator,
     "generate": generate,
     "train": train,
+    "grid": grid,
     "diagnose": diagnose,
     "compare": compare,
     "tune": tune,

@@ -1,0 +1,95 @@
+"""The commands `recommend` and `grid`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from empirical.machine import HERE, Machine
+from empirical.presets import PRESETS
+from empirical.settings import Settings
+
+Flat = Annotated[Settings, tyro.conf.arg(name="")]
+FlatMachine = Annotated[Machine, tyro.conf.arg(name="")]
+Preset = Annotated[
+    str | None, tyro.conf.arg(help=f"start from the values of {', '.join(PRESETS)}", metavar="NAME")
+]
+
+
+def recommend(
+    settings: Flat,
+    *,
+    out: Path,
+    ks: tuple[int, ...] = (2, 3, 4, 5, 8),
+    sources: int = 256,
+    copies: int = 2,
+    judge: str = "conv4",
+    judge_epochs: int = 20,
+    machine: FlatMachine = HERE,
+    preset: Preset = None,
+) -> None:
+    """Recommend strength and k before the images are made, by theory/family.md, with the reason.
+
+    Makes --copies images of --sources slow ones at each of --strengths (by default .1 to 1),
+    measures which share of the feature and of the noise they keep, and writes
+    OUT/recommendation.json and OUT/recommendation.png. OUT is then the folder of the recommended
+    run: empirical run with that strength and k goes on there.
+
+    For example: python -m empirical recommend --dataset digits --strengths .3 .5 .7 .9
+    --out runs/tada
+
+    or on planted images: python -m empirical recommend --preset planted-small --generator
+    ideal:fading --sources 128 --ks 2 4 8 --out runs/planted
+    """
+    from empirical import ranks
+    from empirical.recommending.recommend import recommend
+
+    found = recommend(settings, out, ks, sources, copies, judge, judge_epochs, machine)
+    if ranks.is_first():
+        console = Console(highlight=False, soft_wrap=True)
+        chosen = "no synthetic images" if found["strength"] is None else f"k = {found['k']}"
+        if found["strength"] is not None:
+            chosen += f" at strength {found['strength']:g}"
+        console.print(f"recommended: {chosen}", markup=False)
+        for sentence in found["reason"]:
+            console.print(sentence, markup=False)
+        if "go_on" in found:
+            console.print(found["go_on"], markup=False)
+        console.print(str(out / "recommendation.json"), markup=False)
+
+
+def grid(
+    settings: Flat,
+    *,
+    out: Path,
+    ks: tuple[int, ...] = (2, 4),
+    seeds: int = 3,
+    machine: FlatMachine = HERE,
+    preset: Preset = None,
+) -> None:
+    """Measure the test error at every k with each of --strengths, over seeds, and without images.
+
+    Writes OUT/grid.json and OUT/grid.png; cells share generator, slow examples and images. With
+    OUT/recommendation.json there, the recommended cell is compared with the best one.
+
+    For example: python -m empirical grid --dataset digits --strengths .3 .5 .7 .9 --ks 2 4
+    --seeds 3 --out runs/tada
+    """
+    from empirical import ranks
+    from empirical.recommending.grid import ERRORS, grid
+
+    found = grid(settings, out, ks, seeds, machine)
+    if ranks.is_first():
+        for name, what in ERRORS.items():
+            best = found["best"][name]
+            at = "" if best["strength"] is None else f" at strength {best['strength']:g}"
+            print(f"least {what}: {100 * best['mean']:.1f}%, k = {best['k']}{at}")
+            over = (found["recommended_against_best"] or {}).get(name)
+            if over is not None:
+                error = over["standard_error"]
+                spread = "" if error is None else f" ± {100 * error:.1f}"
+                print(f"  recommended: {100 * over['mean']:.1f}{spread} points more")
+        print(out / "grid.json")
