@@ -102,6 +102,7 @@ def recommend(
         "wanted_k": _finite(chosen.wanted_k),
         "strengths": _rows(found, chosen),
         "best": [{"k": k, "strength": own} for k, own in chosen.best.items()],
+        "soonest": [{"k": k, "strength": own} for k, own in chosen.soonest.items()],
         "chosen": {
             "by_strength": [{"strength": s, "share": p} for s, p in chosen.by_strength.items()],
             "by_k": [{"k": k, "share": p} for k, p in chosen.by_k.items()],

@@ -79,7 +79,8 @@ class Recommendation:
 
     criterion: for each k, R of every strength (below 1: copies help); best: for each k the
     strength of least R; wanted_k: what (F2) asks at the chosen strength, None where not known;
-    helps: whether aτ < c at each strength (F9); by_strength, by_k: how often each is chosen over
+    helps: whether aτ < c at each strength (F9); soonest: for each k the strength of (F12), see
+    `soonest`; by_strength, by_k: how often each is chosen over
     resamples of the sources (key None: none helps), empty without resamples; reason: sentences.
     """
 
@@ -88,6 +89,7 @@ class Recommendation:
     best: dict[int, float]
     wanted_k: float | None
     helps: list[bool]
+    soonest: dict[int, float | None]
     by_strength: dict[float | None, float]
     by_k: dict[int, float]
     reason: list[str]
@@ -137,6 +139,7 @@ def recommend(
         best={k: strengths[int(np.argmin(values))] for k, values in criterion.items()},
         wanted_k=None if chosen is None else equal_growth(chosen, pace),
         helps=[amplification_helps(own.member(max(ks))) for own in measured],
+        soonest={k: soonest(measured, k, alpha, pace) for k in ks},
         by_strength=_shares([own.strength for own in drawn], [None, *strengths]),
         by_k=_shares([own.k for own in drawn], [1, *ks]),
         reason=[],
@@ -183,6 +186,22 @@ def choose(
     return Choice(own.strength, k, enough=pace == Pace())
 
 
+def soonest(measured: Sequence[Kept], k: int, alpha: float, pace: Pace) -> float | None:
+    """The strength of (F12) instead: both features learned first, where (F8) < 1; for comparison.
+
+    None where a learning time is missing or only bounded, or (F8) < 1 nowhere.
+    """
+    if pace.at_least or pace.slow_over_fast is None or pace.slow_over_noise is None:
+        return None
+    first = [own for own in measured if pace.slow_over_noise * relative_time(own, k) < 1]
+    slow = pace.slow_over_fast
+    if not first:
+        return None
+    return min(
+        first, key=lambda own: (_time(own.member(k), slow, alpha), relative_time(own, k))
+    ).strength
+
+
 def equal_growth(kept: Kept, pace: Pace) -> float | None:
     """The k from which the slow feature is no longer the later one, 1 + (k* − 1)/c³, (F2)."""
     if pace.slow_over_fast is None:
@@ -227,6 +246,12 @@ def _reason(
     said = [*_no_copies(found, measured, alpha, budget)] if choice.strength is None else []
     if choice.strength is not None:
         said += _of_strength(found, measured, errors) + _of_k(found, pace, budget)
+        other = found.soonest[choice.k]
+        if other not in (None, choice.strength):
+            said.append(
+                f"The feature comes before the noise at strength {other:g} too, and is learned "
+                f"sooner: (F12) would take that ((33) is {pace.slow_over_noise:.2f})."
+            )
     if found.by_strength:
         share = found.by_strength[choice.strength]
         others = {own: part for own, part in found.by_strength.items() if own != choice.strength}

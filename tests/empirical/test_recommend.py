@@ -23,9 +23,10 @@ from empirical.recommending import grid as grid_module
 from empirical.recommending.grid import Cell, against_best, cells, grid, summary
 from empirical.recommending.probe import pace_of, resamples
 from empirical.recommending.recommend import recommend as recommend_run
-from empirical.recommending.rule import Kept, Pace, choose, recommend, relative_time
+from empirical.recommending.rule import Kept, Pace, choose, recommend, relative_time, soonest
 from empirical.settings import Settings
-from theory.family import best_k, family_k_star, family_memorisation, least_k
+from theory.amplification import k_star
+from theory.family import best_k, best_strength, family_k_star, family_memorisation, least_k
 from theory.parameters import ParameterError
 from theory.world import World
 
@@ -74,6 +75,19 @@ def test_k_is_the_least_that_theory_asks_for(ratio: float, noise: float) -> None
     if ratio > 1:
         wanted = max(wanted, math.ceil(family_k_star(0.8, 1.0, beta, own.fidelity)))
     assert choice.k == wanted
+
+
+@pytest.mark.parametrize("noise", [0.4, 1.5])
+def test_the_strength_of_f12_is_theorys(noise: float) -> None:
+    world = World(alpha=0.8, beta_slow=0.9)
+    ratio = k_star(world.alpha, world.beta_fast, world.beta_slow)
+    unit = family_memorisation(world, FADING[0].member(1))
+    world = replace(world, sigma_noise=world.sigma_noise * (noise / unit) ** (1 / 3))
+    theirs = best_strength(world, [own.member(4) for own in FADING], 4)
+    assert theirs.memorisation < 1
+    assert soonest(FADING, 4, 0.8, Pace(ratio, noise)) == STRENGTHS[theirs.index]
+    assert soonest(FADING, 4, 0.8, Pace(ratio, noise, at_least=True)) is None
+    assert soonest(FADING, 4, 0.8, Pace(ratio, 1e6)) is None
 
 
 def test_the_largest_k_where_none_is_enough_or_nothing_is_known() -> None:
