@@ -198,6 +198,9 @@ def _draw_criterion(ax: Axes, result: dict[str, Any], x: list[float]) -> None:
             label = f"recommended: {result['strength']:g}"
             ax.plot(x[place], values[place], "*", ms=14, color="black", label=label)
     ax.axhline(1, color="black", lw=0.8, ls=":")
+    every = [c["value"] for row in result["strengths"] for c in row["criterion"]]
+    if max(every) > 10 * min(every):
+        ax.set_yscale("log")
     ax.set(
         xlabel="strength",
         ylabel="(F8) over its value at k = 1",
