@@ -503,7 +503,8 @@ def kill_main(folder: Path) -> None:
             if child == 0:
                 run(make(), recipe, folder / name / "two", checkpoint_every=0.0)
                 os._exit(0)
-            delay = choice.uniform(0, took / 4)
+            # later kills come later, so that a busy machine gets to the end as well
+            delay = choice.uniform(0, took / 4 * (1 + len(kills) / 30))
             time.sleep(delay)
             os.kill(child, signal.SIGKILL)
             if os.waitpid(child, 0)[1] == 0:

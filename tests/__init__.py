@@ -1,0 +1,1 @@
+"""A package, so that another one called tests cannot take its place in worker processes."""
