@@ -101,6 +101,11 @@ def stability(
 
     or against the truth: python -m empirical stability --preset planted-small --data-seeds 3
     --out runs/planted
+
+    Args:
+        out: folder of the result.
+        seeds: how many seeds, from --seed on.
+        data_seeds: on how many further planted data sets.
     """
     from empirical.stability import stability
 

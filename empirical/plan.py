@@ -14,10 +14,12 @@ from rich.table import Table
 from torch import nn
 
 from empirical import arms, networks
+from empirical.data import load, partition
 from empirical.datasets import sizes
 from empirical.generation.steps import grid
 from empirical.settings import RUN_ARMS, SYNTHETIC_ARMS, Settings
 from theory.files import read_json
+from theory.parameters import require
 
 SLOW_SHARE = {"cifar10": 0.3, "cifar100": 0.4}
 """Shares that the paper found; elsewhere 35% is assumed until the selection is done."""
@@ -106,9 +108,26 @@ def memory(settings: Settings, shape: sizes.Size, images: int) -> dict[str, int]
 
 
 def plan(settings: Settings, out: Path) -> dict[str, Any]:
-    """Everything that `show` shows, as JSON values. Nothing is read but OUT/selection.json."""
+    """Everything that `tables` shows, as JSON values. Nothing is read but OUT/selection.json.
+
+    What depends on this machine, such as precision, is not checked: the run may be for another.
+
+    Raises:
+        ParameterError: the settings do not fit the data set, or no generator.
+    """
     shape = sizes.size(settings.dataset)
     n = settings.train_images or shape.n_train
+    if settings.dataset == "digits":
+        partition(load("digits"), settings)
+    else:
+        most = shape.n_train
+        require(n <= most, "n_train", n, f"at most {most} for {settings.dataset}")
+        allowed = f"below {most // n} with n_train = {n}"
+        require(settings.split < most // n, "split", settings.split, allowed)
+    if settings.arm in SYNTHETIC_ARMS:
+        from empirical.synthesis import check_settings  # imports every generator's library
+
+        check_settings(settings)
     share, source = slow_share(settings, out)
     every = every_arm(settings, n, share)
     own = every[settings.arm]

@@ -85,6 +85,7 @@ def draw(found: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(7.5, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
     image = left.imshow(found["pairs"], vmin=0, vmax=1, cmap="viridis")
+    left.set(xticks=range(found["seeds"]), yticks=range(found["seeds"]))
     left.set(title="Jaccard index", xlabel="seed", ylabel="seed")
     figure.colorbar(image, ax=left)
     share = np.array(found["times_slow"]) / found["n"]

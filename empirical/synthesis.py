@@ -71,40 +71,55 @@ def trained_here(
 ) -> Trained:
     """The generator `pixel`: trained into `folder`, gone on with, or found finished."""
     pixels, labels = generator_data(data.train, split, settings)
-    recipe = _recipe(data, settings)
+    recipe = _recipe(settings, data.flips)
     seed = settings.generator_seed
     return train_generator(pixels, labels, len(data.classes), recipe, seed, folder, name, device)
 
 
-def _recipe(data: ImageSet, settings: Settings) -> Recipe:
+def _recipe(settings: Settings, flips: bool) -> Recipe:
     return Recipe(
         steps=settings.generator_steps,
         widths=settings.generator_widths,
         shuffle=settings.generator_shuffle,
-        flips=data.flips,
+        flips=flips,
     )
 
 
 def check(data: ImageSet, split: Split, settings: Settings) -> None:
     """Refuse what no generator could do with these images, before anything is trained or made."""
+    check_settings(settings)
+    if settings.generator == "pixel":
+        generator_data(data.train, split, settings)
+    elif settings.generator.startswith(("hub:", "glide")):
+        prompts(settings.prompt, data.classes)
+
+
+def check_settings(settings: Settings) -> None:
+    """The part of `check` that needs no images."""
     kind, _, model = settings.generator.partition(":")
     if kind == "pixel":
         _sampling(settings)
         if not model:
-            _recipe(data, settings)
-            generator_data(data.train, split, settings)
+            _recipe(settings, flips=False)
     elif kind == "hub":
         _hub(settings, model, Machine())
     elif kind == "glide":
         _glide(settings, "cpu")
-    if kind in ("hub", "glide"):
-        prompts(settings.prompt, data.classes)
 
 
 def check_installed(settings: Settings) -> None:
-    """Refuse a generator whose package is missing before the early network is trained."""
-    if settings.arm in SYNTHETIC_ARMS and settings.generator == "glide":
+    """Refuse a generator that is not there before the early network is trained."""
+    if settings.arm not in SYNTHETIC_ARMS:
+        return
+    kind, _, model = settings.generator.partition(":")
+    if kind == "glide":
         glide_package("model_creation")
+    path = Path(model).expanduser()
+    # names on the hub are OWNER/NAME
+    local = path.is_absolute() or model[:1] in (".", "~") or model.count("/") > 1
+    if kind in ("pixel", "hub") and (local or (path.parent != Path() and path.parent.is_dir())):
+        allowed = f"{kind}: and the folder of a model; there is no {path}"
+        require(path.is_dir(), "generator", settings.generator, allowed)
 
 
 def load_backend(

@@ -33,6 +33,16 @@ def train_generator(
 
     For example: python -m empirical train-generator --dataset cifar10 --steps 20000 --widths 64
     128 256 --flips --out runs/cifar10-generator
+
+    Args:
+        dataset: as in `run`.
+        out: folder of the model.
+        data: folder with the published data sets.
+        download: download a data set that is not there.
+        first: first training image that it sees.
+        count: how many it sees; None: all from the first on.
+        seed: of weights, noise and order.
+        device: cpu, cuda, ...
     """
     from empirical.datasets.registry import load
     from empirical.generation.train import train_generator

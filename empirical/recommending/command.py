@@ -39,10 +39,18 @@ def recommend(
     run: empirical run with that strength and k goes on there.
 
     For example: python -m empirical recommend --dataset digits --strengths .3 .5 .7 .9
-    --out runs/tada
+    --out runs/advice
 
     or on planted images: python -m empirical recommend --preset planted-small --generator
     ideal:fading --sources 128 --ks 2 4 8 --out runs/planted
+
+    Args:
+        out: folder of the recommendation, and of the run that follows it.
+        ks: amplifications on offer, beside 1, which is no synthetic images.
+        sources: at most so many slow images, which copies are made of.
+        copies: of each source at each strength.
+        judge: network of the two classifiers that say what copies keep.
+        judge_epochs: of their training.
     """
     from empirical import ranks
     from empirical.recommending.recommend import recommend
@@ -76,7 +84,12 @@ def grid(
     OUT/recommendation.json there, the recommended cell is compared with the best one.
 
     For example: python -m empirical grid --dataset digits --strengths .3 .5 .7 .9 --ks 2 4
-    --seeds 3 --out runs/tada
+    --seeds 3 --out runs/advice
+
+    Args:
+        out: folder of the grid, also one that has a recommendation.
+        ks: amplifications that are run, beside 1, which is no synthetic images.
+        seeds: how many seeds, from --seed on.
     """
     from empirical import ranks
     from empirical.recommending.grid import ERRORS, grid

@@ -146,8 +146,8 @@ def probe(
 def _kept(own: Faithfulness, seen: Faithfulness) -> Kept:
     """seen: where fidelity comes from."""
     if seen.fidelity is None:
-        allowed = "a judge that sees the class of these images (more images, epochs or sources)"
-        raise ParameterError("judge", f"of {seen.sources} sources", allowed)
+        allowed = "more, or --judge-epochs larger: the judge does not see the class of these images"
+        raise ParameterError("sources", seen.sources, allowed)
     # an image without noise has none to keep, and no amplitude
     tau = 0.0 if own.kept_noise is None else own.kept_noise.value
     amplitude = 0.0 if own.amplitude is None else own.amplitude.value

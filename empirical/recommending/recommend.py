@@ -114,16 +114,17 @@ def recommend(
         "versions": versions(),
         "command": settings.command("recommend", out) + asked,
     }
+    begun = any((out / stage).exists() for stage in ("synthetic", "training", "result.json"))
     taken = here
     if strength is not None:
         taken = replace(here, strength=strength, strengths=(), k=k)
-        result["go_on"] = taken.command("run", out)
+        other = begun and read_json(out / "settings.json", "settings") != taken.record()
+        result["go_on"] = taken.command("run", out / "recommended" if other else out)
 
     def write() -> None:
         write_json(out / "recommendation.json", result)
         with rc_context(STYLE):
             write_figure(out / "recommendation.png", draw(result))
-        begun = any((out / stage).exists() for stage in ("synthetic", "training", "result.json"))
         if not begun:
             write_json(out / "settings.json", taken.record())
 

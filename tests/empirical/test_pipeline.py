@@ -201,6 +201,25 @@ def test_dry_run(command: Command, tmp_path: Path) -> None:
     assert "15,000" in out
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--preset", "cifar10-resnet18", "--n-train", 60_000], "n_train = 60000: must be at most"),
+        (["--preset", "cifar10-resnet18", "--split", 1], "split = 1: must be below 1"),
+        (["--n-train", 99], "n_train = 99: must be between 100 and 300 for digits"),
+        (["--sampler", "magic"], "scheduler = magic: must be"),
+        (["--generator-widths", 12], "widths = (12,): must be"),
+    ],
+)
+def test_a_plan_of_what_cannot_be_is_refused(
+    words: list[object], said: str, command: Command, tmp_path: Path
+) -> None:
+    code, out, err = command("run", *words, "--out", tmp_path / "run", "--dry-run")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {said}")
+    assert len(err.splitlines()) == 1
+
+
 def test_a_plan_counts_what_the_run_then_does(folder: Path, tmp_path: Path) -> None:
     settings = of_folder(folder, arm="tada")
     out = tmp_path / "run"

@@ -260,6 +260,14 @@ def test_glide_without_its_package(
         assert not (out / "selection.json").exists()
 
 
+@pytest.mark.parametrize("kind", ["pixel", "hub"])
+def test_a_folder_that_is_not_there(generate: Command, tmp_path: Path, kind: str) -> None:
+    missing = tmp_path / "nowhere"
+    result = generate(tmp_path / "run", "--generator", f"{kind}:{missing}", *SHARES)
+    one_line(result, f"generator = {kind}:{missing}: must be {kind}: and the folder of a model")
+    assert not (tmp_path / "run" / "selection.json").exists()
+
+
 def test_strengths_of_other_arms_need_no_step() -> None:
     few: dict[str, Any] = {"denoising_steps": 4, "fixed_steps": False, "strength": 0.5}
     assert Settings(arm="tada", boomerang_strength=0.2, **few).arm_strengths == (0.5,)
@@ -432,7 +440,7 @@ def test_class_names_that_are_missing(
 
 
 @pytest.mark.parametrize("kind", ["pixel", "hub"])
-@pytest.mark.parametrize("damage", ["nowhere", "empty", "no weights", "cut weights", "config"])
+@pytest.mark.parametrize("damage", ["empty", "no weights", "cut weights", "config"])
 def test_damaged_model_folders(
     kind: str,
     damage: str,
@@ -444,7 +452,7 @@ def test_damaged_model_folders(
     flags = model(kind)
     if damage == "empty":
         folder.mkdir()
-    elif damage != "nowhere":
+    else:
         shutil.copytree(flags[1].partition(":")[2], folder)
         weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
         if damage == "no weights":
