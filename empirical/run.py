@@ -194,7 +194,7 @@ def generate(
     repair: damaged files of the store are made again, and not only named.
     """
     place = _open(settings, Path(out), machine)
-    synthesis.check_installed(settings)
+    ranks.all_do(lambda: synthesis.check_installed(settings))
     pairs = algorithm.arm_pairs(place.split, settings, _selected(place).train, settings.seed)
     return _synthetic(place, arms.synthetic(pairs), repair)
 
@@ -244,7 +244,7 @@ def run(settings: Settings, out: Path, machine: Machine = HERE) -> dict[str, Any
         if ranks.is_first():
             say(f"{path}: finished before, used again")
         return result
-    synthesis.check_installed(settings)
+    ranks.all_do(lambda: synthesis.check_installed(settings))
     slow = _selected(place)
     pairs = algorithm.arm_pairs(place.split, settings, slow.train, settings.seed)
     synthetic = _synthetic(place, arms.synthetic(pairs))

@@ -325,7 +325,7 @@ def test_a_full_disk_of_one_is_said_by_the_first(
         ("strength", "strength = 0.0: must be in (0, 1]"),
         ("data", "data = 1: must be there on every machine"),
         ("seed", "seed = 5: must be 0 as in "),
-        ("model", "model = /nowhere: must be a folder of diffusers' DDPMPipeline"),
+        ("model", "generator = pixel:/nowhere: must be pixel: and the folder of a model"),
         ("damaged", "repair the store to make it again"),
     ],
 )
