@@ -267,9 +267,14 @@ class Settings:
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
     def command(self, stage: str, out: object) -> str:
-        """The command line of these settings: what differs from the defaults, and the basics."""
+        """The command line of these settings: the basics, and what differs from where it starts.
+
+        A command line starts from the preset of its data set.
+        """
+        from empirical import presets  # which are settings
+
         basics = ("dataset", "network", "arm", "k", "optimizer", "seed")
-        return _command(self, stage, out, basics)
+        return _command(self, stage, out, basics, presets.base(None, self.dataset, self.arm))
 
 
 @dataclass(frozen=True)
@@ -389,13 +394,18 @@ def _whole_number(settings: object, name: str, least: int) -> None:
 
 
 def _command(
-    settings: Settings | Comparison | Tuning, name: str, out: object, always: tuple[str, ...] = ()
+    settings: Settings | Comparison | Tuning,
+    name: str,
+    out: object,
+    always: tuple[str, ...] = (),
+    start: Settings | None = None,
 ) -> str:
-    """A command line with what differs from the defaults, and what is always said."""
+    """A command line with what differs from `start` or the defaults, and what is always said."""
     words = ["python -m empirical", name]
     for field in fields(settings):
         value = getattr(settings, field.name)
-        if field.name in always or value != field.default:
+        default = field.default if start is None else getattr(start, field.name)
+        if field.name in always or value != default:
             flag = f"--{field.name.replace('_', '-')}"
             if isinstance(value, bool):
                 words.append(flag if value else f"--no-{flag[2:]}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import tyro
 from PIL import Image
 from pyarrow import parquet
 
@@ -71,6 +73,16 @@ def test_every_arm_on_a_folder_of_images(arm: str, folder: Path, tmp_path: Path)
         strength = 0.2 if arm == "boomerang" else settings.strength
         assert table["strength"].unique().to_pylist() == [strength]
         assert len(table) == made
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_recorded_command_gives_its_settings_back(preset: str) -> None:
+    """Also values that are defaults of settings, but not of the data set's preset."""
+    own = PRESETS[preset]
+    for changed in (own, replace(own, batch_size=25, separating_epoch=4, generator="pixel")):
+        words = shlex.split(changed.command("run", "runs/x"))[4:-2]
+        start = presets.base(None, changed.dataset, changed.arm)
+        assert tyro.cli(Settings, args=words, default=start) == changed
 
 
 @pytest.mark.parametrize("optimizer", RUN_OPTIMIZERS)
