@@ -20,7 +20,7 @@ from empirical.data import Images, Split, to_float
 from empirical.optimizers import Optimizer, Parameters
 from empirical.recipes import Recipe, early_recipe, final_recipe
 from empirical.settings import Settings
-from empirical.streams import numpy_stream, seed_for
+from sim.streams import numpy_stream, seed_for
 
 Advance = Callable[[], None]
 

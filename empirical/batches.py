@@ -17,7 +17,7 @@ from torch import Tensor
 
 from empirical.augment import Augmentation, Mixing
 from empirical.recipes import Recipe
-from empirical.streams import torch_stream
+from sim.streams import torch_stream
 from theory.parameters import require
 
 SAMPLED_BYTES = 2**30

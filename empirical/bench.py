@@ -15,10 +15,10 @@ from empirical.bench_augment import bench_augment
 from empirical.bench_engine import bench_engine
 from empirical.bench_generation import bench_generation
 from empirical.selection import cluster
-from empirical.streams import numpy_stream
 from empirical.training import one_thread
 from empirical.versions import versions
 from sim.bench import machine
+from sim.streams import numpy_stream
 
 Json = dict[str, Any]
 

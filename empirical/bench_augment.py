@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from empirical.augment import Augmentation
-from empirical.streams import torch_stream
 from empirical.training import one_thread
 from sim.bench import seconds_each
+from sim.streams import torch_stream
 
 Json = dict[str, Any]
 SIDE, BATCH = 32, 128

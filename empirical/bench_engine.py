@@ -23,8 +23,8 @@ from empirical.batches import Normalisation, TrainingSet
 from empirical.devices import surroundings
 from empirical.engine import train
 from empirical.recipes import Recipe
-from empirical.streams import torch_stream
 from sim.progress import progress
+from sim.streams import torch_stream
 
 Json = dict[str, Any]
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)

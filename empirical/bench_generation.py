@@ -37,10 +37,10 @@ from empirical.generation.train import make_unet
 from empirical.machine import Machine
 from empirical.settings import Settings
 from empirical.storage.store import make_store
-from empirical.streams import torch_stream
 from empirical.synthesis import maker, request
 from empirical.training import one_thread
 from sim.progress import progress
+from sim.streams import torch_stream
 
 Json = dict[str, Any]
 CLASSES = tuple("abcdefghij")

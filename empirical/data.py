@@ -14,7 +14,7 @@ from empirical.datasets.base import Images, ImageSet, stratified_order
 from empirical.datasets.digits import digits
 from empirical.datasets.planted import PlantedConfig
 from empirical.settings import Settings
-from empirical.streams import numpy_stream
+from sim.streams import numpy_stream
 from theory.parameters import require
 
 

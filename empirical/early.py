@@ -20,7 +20,7 @@ from empirical.engine import Evaluate, Trained, train
 from empirical.machine import HERE, Machine
 from empirical.recipes import early_recipe
 from empirical.settings import Settings
-from empirical.streams import seed_for
+from sim.streams import seed_for
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,8 @@ from empirical.checkpoints import State
 from empirical.devices import accelerated, seed_streams, start_trackers, surroundings, tell_trackers
 from empirical.recipes import Recipe
 from empirical.sam import gradient
-from empirical.streams import seed_for
 from sim.progress import progress
+from sim.streams import seed_for
 from theory.files import digest
 from theory.parameters import require
 

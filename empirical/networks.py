@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from empirical.streams import seed_for
+from sim.streams import seed_for
 from theory.parameters import ParameterError, require
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from empirical.augment import Augmentation, Mixing
 from empirical.sam import Sam
 from empirical.settings import Settings
-from empirical.streams import seed_for
+from sim.streams import seed_for
 from theory.parameters import require
 
 MILESTONES = (0.5, 0.75)

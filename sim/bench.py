@@ -20,13 +20,14 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from sim.data import DataConfig, Dataset, sample, stream
+from sim.data import DataConfig, Dataset, sample
 from sim.dense import Dense
 from sim.network import init
 from sim.optim import Space, step
 from sim.progress import progress
 from sim.provenance import versions
 from sim.span import Span
+from sim.streams import torch_stream
 
 Json = dict[str, Any]
 LR, RHO = 0.1, 0.05
@@ -74,8 +75,8 @@ def problem(case: Case) -> tuple[Dataset, Tensor]:
     batch = () if case.seeds == 1 else (case.seeds,)
     config = DataConfig(n_examples=case.n_examples, dim=case.dim)
     dtype = getattr(torch, case.dtype)
-    data = sample(config, stream(0, 1), batch, dtype)
-    return data, init(case.filters, case.dim, 0.05, stream(0, 2), batch, dtype)
+    data = sample(config, torch_stream(0, 1), batch, dtype)
+    return data, init(case.filters, case.dim, 0.05, torch_stream(0, 2), batch, dtype)
 
 
 def autograd_step(W: Tensor, data: Dataset, lr: float, rho: float) -> Tensor:

@@ -136,14 +136,6 @@ class Dataset:
         )
 
 
-def stream(seed: int, *key: int) -> torch.Generator:
-    """A random stream of its own for each seed and key."""
-    mixed = seed
-    for part in key:
-        mixed = mixed * 1_000_003 + part + 1
-    return torch.Generator().manual_seed(mixed % 2**63)
-
-
 def sample(
     config: DataConfig,
     generator: torch.Generator,

@@ -22,13 +22,14 @@ from rich.table import Table
 from torch import Tensor
 
 from sim.arms import ARMS, augmented
-from sim.data import FAST, SLOW, DataConfig, sample, stream
+from sim.data import FAST, SLOW, DataConfig, sample
 from sim.engine import BACKENDS, Point, prepare, train
 from sim.measure import fresh_errors
 from sim.network import Activation, init
 from sim.optim import Space
 from sim.progress import say
 from sim.provenance import versions
+from sim.streams import torch_stream
 from theory.files import check_writable, read_json, whole_file, write_json
 from theory.parameters import ParameterError, require
 
@@ -236,7 +237,7 @@ def simulate(
         settings.steps,
         settings.rho,
         batch_size=settings.batch_size,
-        generator=stream(settings.seed, BATCHES),
+        generator=torch_stream(settings.seed, BATCHES),
         record=(lambda point: _measured(point, settings, curve_examples)) if curves else None,
         record_at=[round(i * settings.steps / last) for i in range(last + 1)],
         checkpoint=checkpoint,
@@ -266,7 +267,7 @@ def simulate(
 def _prepared(settings: RunSettings) -> Space:
     """Data, augmentation and initial filters, ready to train."""
     dtype, batch = DTYPES[settings.dtype], (settings.seeds,)
-    draws = stream(settings.seed, DATA)
+    draws = torch_stream(settings.seed, DATA)
     try:
         data = sample(settings.data, draws, batch, dtype)
         W = init(settings.filters, settings.dim, settings.sigma_init, draws, batch, dtype)
@@ -274,7 +275,7 @@ def _prepared(settings: RunSettings) -> Space:
             settings.arm,
             data,
             settings.k,
-            stream(settings.seed, AUGMENTATION),
+            torch_stream(settings.seed, AUGMENTATION),
             settings.sigma_synthetic,
             settings.fidelity,
             settings.kept_noise,
@@ -303,7 +304,7 @@ def _measured(point: Point, settings: RunSettings, n: int) -> dict[str, Tensor]:
         point.covariance,
         settings.data,
         n,
-        stream(settings.seed, TEST),
+        torch_stream(settings.seed, TEST),
         settings.activation,
     )
     values = {

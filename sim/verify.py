@@ -64,7 +64,7 @@ def verify(
     chosen = selected(names, seed, jobs)
     # the slowest first, so that the last core to finish is not alone for long
     order = sorted(chosen, key=lambda n: -_COST.get(n, 0))
-    tasks = [(name, Plan(seed, full, broken)) for broken in (False, True) for name in order]
+    tasks = [(name, Plan(seed, full, broken, name)) for broken in (False, True) for name in order]
     measured: dict[tuple[str, bool], list[Quantity]] = {}
     done: Any = pool(jobs)(delayed(_measure)(*task) for task in tasks)
     for name, broken, quantities in done:

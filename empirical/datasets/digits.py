@@ -7,7 +7,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from empirical.datasets.base import Contents, Images, Source, stratified_order
-from empirical.streams import numpy_stream
+from sim.streams import numpy_stream
 
 N_TEST = 500
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from empirical.datasets.base import Contents, Source
 from empirical.datasets.decode import decode
-from empirical.streams import numpy_stream
+from sim.streams import numpy_stream
 from theory.parameters import require
 
 SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from empirical.datasets.base import Contents, ImageSet, Source
-from empirical.streams import numpy_stream
+from sim.streams import numpy_stream
 from theory.parameters import require
 
 GREY = 0.5

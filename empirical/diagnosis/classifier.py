@@ -19,7 +19,7 @@ from empirical.datasets.base import Images, ImageSet
 from empirical.engine import train
 from empirical.machine import HERE, Machine
 from empirical.recipes import Recipe
-from empirical.streams import numpy_stream
+from sim.streams import numpy_stream
 from theory.files import digest, read_json, write_json
 from theory.parameters import require
 

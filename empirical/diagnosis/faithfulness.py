@@ -17,7 +17,7 @@ from empirical.diagnosis.estimates import Estimate, resampled
 from empirical.diagnosis.evidence import DRAWS, LEVELS, evidence, fidelity, mixtures
 from empirical.diagnosis.residuals import filtered, unused, whitening
 from empirical.generation.base import Originals
-from empirical.streams import numpy_stream, torch_stream
+from sim.streams import numpy_stream, torch_stream
 from theory.family import Family
 from theory.parameters import require
 

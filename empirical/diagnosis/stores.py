@@ -26,11 +26,11 @@ from empirical.settings import Settings
 from empirical.storage.folder import read_identity, read_manifest, shard_paths
 from empirical.storage.request import Wanted
 from empirical.storage.shards import pixels_of, read_shard
-from empirical.streams import numpy_stream
 from empirical.synthesis import CURVES
 from empirical.training import one_thread
 from empirical.versions import versions
 from sim.progress import progress
+from sim.streams import numpy_stream
 from theory.files import digest
 from theory.parameters import require
 

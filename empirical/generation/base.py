@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from empirical.streams import torch_stream
+from sim.streams import torch_stream
 from theory.parameters import require
 
 Kept = Literal["prediction", "image"]

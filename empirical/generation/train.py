@@ -30,9 +30,9 @@ from empirical.files import file_digest, read_tensors, whole_folder, write_tenso
 from empirical.generation.framing import Framing, framing_for
 from empirical.generation.recipe import Recipe
 from empirical.generation.steps import TRAIN_TIMESTEPS
-from empirical.streams import seed_for, torch_stream
 from empirical.training import one_thread
 from sim.progress import progress
+from sim.streams import seed_for, torch_stream
 from theory.files import digest, read_json, write_json
 from theory.parameters import ParameterError, require
 

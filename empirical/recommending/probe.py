@@ -30,10 +30,10 @@ from empirical.machine import HERE, Machine
 from empirical.recipes import Recipe, early_recipe
 from empirical.recommending.rule import Kept, Pace
 from empirical.settings import Settings
-from empirical.streams import numpy_stream
 from empirical.synthesis import stored_images
 from empirical.training import one_thread
 from sim.progress import progress
+from sim.streams import numpy_stream
 from theory.parameters import ParameterError, require
 
 DRAWS = 200

@@ -10,8 +10,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from sim.data import stream
 from sim.measure import Estimate
+from sim.streams import torch_stream
 
 LEVEL = 1e-4
 """Two-sided level of the test of each quantity: a true claim fails this rarely by chance."""
@@ -25,15 +25,19 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Plan:
-    """How a check is to be run: its seed, quick or full size, and whether to break it."""
+    """How a check is to be run: its seed, quick or full size, and whether to break it.
+
+    claim: its random streams are those of this claim and of no other.
+    """
 
     seed: int = 0
     full: bool = False
     broken: bool = False
+    claim: str = ""
 
-    def generator(self, *offset: int) -> torch.Generator:
-        """A random stream of its own for each seed and `offset`."""
-        return stream(self.seed, *offset)
+    def generator(self, *key: str | int) -> torch.Generator:
+        """A random stream of its own for each claim, seed and `key`."""
+        return torch_stream("checks", self.claim, self.seed, *key)
 
     def size(self, quick: int) -> int:
         """Number of draws: `quick`, ten times that in full mode; a control needs a quarter."""

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from sim.checks.base import Plan, Quantity, quantity
-from sim.data import DataConfig, Dataset, batch_index, generate, sample, stream, upsample
+from sim.data import DataConfig, Dataset, batch_index, generate, sample, upsample
 from sim.measure import Estimate
 from sim.network import gradient, init
 from sim.population import curvature, population
+from sim.streams import torch_stream
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def sgd(
     config = fresh.config
     g = plan.generator(45)
     # the same filters for every seed, so that the targets suit
-    start = init(4, config.dim, sigma_init, stream(0, 45)).expand(runs, -1, -1)
+    start = init(4, config.dim, sigma_init, torch_stream(0, 45)).expand(runs, -1, -1)
     W = {"U": start, "G": start}
     vector = {arm: torch.randn(start.shape, generator=g, dtype=start.dtype) for arm in W}
     seen: dict[str, list[tuple[Tensor, ...]]] = {arm: [] for arm in W}

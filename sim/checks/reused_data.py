@@ -14,10 +14,11 @@ from torch import Tensor
 
 from sim.checks.base import Check, Plan, Quantity, exact, quantity
 from sim.checks.quadrature import normal, planted
-from sim.data import DataConfig, Dataset, batch_index, generate, sample, stream, upsample
+from sim.data import DataConfig, Dataset, batch_index, generate, sample, upsample
 from sim.measure import Estimate, batch_variance
 from sim.network import gradient, init
 from sim.population import curvature, population
+from sim.streams import torch_stream
 from theory import convergence
 from theory import gradient_variance as variance
 
@@ -159,7 +160,7 @@ def _network(plan: Plan) -> list[Quantity]:
     g = plan.generator(51)
     data = sample(_WORLD, g, (runs,))
     # the same filters for every seed
-    start = init(4, _WORLD.dim, 0.5, stream(0, 51)).expand(runs, -1, -1)
+    start = init(4, _WORLD.dim, 0.5, torch_stream(0, 51)).expand(runs, -1, -1)
     out = []
     for arm, augmented in (("U", upsample(data, _K)), ("G", generate(data, _K, g))):
         share = float(augmented.is_fast.double().mean())

@@ -8,11 +8,12 @@ import torch
 from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
-from sim.data import SLOW, DataConfig, stream
+from sim.data import SLOW, DataConfig
 from sim.engine import Point, train
 from sim.figures.base import FILTERS, WORLD, Figure, Json, K, Part, band, draw, numbers, together
 from sim.network import CUBE, Activation
 from sim.span import Span
+from sim.streams import torch_stream
 from sim.style import BLUE, GREEN, GREY, ORANGE, RED, canvas, plain_log
 from theory.extensions import power_memorisation
 
@@ -73,7 +74,7 @@ def _run(seed: int, arm: str, group: str, index: int) -> Json:
     factor = (torch.tensor(_RATIOS) / reference).pow(1 / activation.power).unsqueeze(-1)
     space = Span.of(start.arm(arm), start.W, activation).rescaled(factor, factor)
     end = train(space, case.lr, case.steps).end
-    auc = separation(end, config, activation, factor * config.sigma_noise, stream(seed, 4))
+    auc = separation(end, config, activation, factor * config.sigma_noise, torch_stream(seed, 4))
     return {f"{group} {arm} {index}": band(auc) | {"all": numbers(auc)}}
 
 

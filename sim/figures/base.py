@@ -11,8 +11,9 @@ from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
 from sim.arms import ARMS, augmented
-from sim.data import DataConfig, Dataset, sample, stream
+from sim.data import DataConfig, Dataset, sample
 from sim.network import init
+from sim.streams import torch_stream
 
 Json = dict[str, Any]
 
@@ -72,12 +73,12 @@ class Draw:
 
     def arm(self, arm: str, k: int = K, **synthetic: float) -> Dataset:
         """The arm's training set; its synthetic examples depend on arm and k."""
-        generator = stream(self.seed, 3, ARMS.index(arm), k)
+        generator = torch_stream(self.seed, 3, ARMS.index(arm), k)
         return augmented(arm, self.data, k, generator, **synthetic)
 
     def test_stream(self) -> torch.Generator:
         """The same fresh examples wherever a test error is taken."""
-        return stream(self.seed, 4)
+        return torch_stream(self.seed, 4)
 
 
 def draw(
@@ -89,8 +90,8 @@ def draw(
     dtype: torch.dtype = torch.float32,
 ) -> Draw:
     """Draw data (seeds, ...) and filters (seeds, J, d)."""
-    data = sample(config, stream(seed, 1), (seeds,), dtype)
-    W = init(filters, config.dim, sigma_init, stream(seed, 2), (seeds,), dtype)
+    data = sample(config, torch_stream(seed, 1), (seeds,), dtype)
+    W = init(filters, config.dim, sigma_init, torch_stream(seed, 2), (seeds,), dtype)
     return Draw(config, data, W, seed)
 
 

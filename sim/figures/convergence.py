@@ -9,7 +9,7 @@ from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
 from sim.arms import ARMS
-from sim.data import DataConfig, stream
+from sim.data import DataConfig
 from sim.engine import Point, prepare, train
 from sim.figures.base import (
     ARM_LABELS,
@@ -30,6 +30,7 @@ from sim.figures.base import (
 )
 from sim.measure import fresh_errors
 from sim.population import curvature, population
+from sim.streams import torch_stream
 from sim.style import BLUE, GREY, RED, canvas, line, plain_log
 from theory.convergence import reused_data_bound
 
@@ -66,10 +67,10 @@ def _run(seed: int, world: str, arm: str) -> Json:
     start = draw(seed, config, how["filters"], how["sigma_init"], SEEDS, torch.float64)
     data = start.arm(arm)
     share = float(data.is_fast.double().mean())
-    vector = torch.randn(start.W.shape, generator=stream(seed, 10), dtype=start.W.dtype)
+    vector = torch.randn(start.W.shape, generator=torch_stream(seed, 10), dtype=start.W.dtype)
 
     def expected(W: Tensor) -> tuple[Tensor, Tensor]:
-        return population(W, config, stream(seed, 11), share, _DRAWS)
+        return population(W, config, torch_stream(seed, 11), share, _DRAWS)
 
     def record(point: Point) -> dict[str, Tensor]:
         nonlocal vector
@@ -98,7 +99,7 @@ def _run(seed: int, world: str, arm: str) -> Json:
         how["lr"],
         how["steps"],
         batch_size=how["batch_size"],
-        generator=stream(seed, 5, ARMS.index(arm)),
+        generator=torch_stream(seed, 5, ARMS.index(arm)),
         record=record,
         record_at=spaced(how["steps"], _POINTS),
     )

@@ -12,12 +12,13 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
-from sim.data import DataConfig, generate, stream
+from sim.data import DataConfig, generate
 from sim.engine import train
 from sim.figures.base import LR, Draw, Figure, Json, K, Part, band, draw, numbers
 from sim.figures.training import learning_times
 from sim.measure import fresh_errors
 from sim.span import Span
+from sim.streams import torch_stream
 from sim.style import BLUE, GREY, ORANGE, RED, canvas, line
 from theory.family import Family, best_k, best_strength, family_memorisation
 
@@ -59,7 +60,9 @@ def _slow_error(start: Draw, k: int, kept_noise: float, fidelities: list[float])
 def _space(start: Draw, k: int, kept_noise: float, fidelities: list[float]) -> Span:
     """The member's data at each fidelity: one set of draws, one Gram matrix."""
     # the same fresh parts at every kept noise; not copies even at τ = 1, so that they can be scaled
-    half = generate(start.data, k, stream(start.seed, 6, k), kept_noise=kept_noise, fidelity=0.5)
+    half = generate(
+        start.data, k, torch_stream(start.seed, 6, k), kept_noise=kept_noise, fidelity=0.5
+    )
     space = Span.of(half, start.W)
     share = 2 * torch.tensor(fidelities)[:, None, None, None]
     kept = torch.where(space.is_synthetic[:, None], share, 1.0)

@@ -7,11 +7,12 @@ from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
 from sim.arms import ARMS, augmented
-from sim.data import FAST, SLOW, DataConfig, batch_index, sample, stream
+from sim.data import FAST, SLOW, DataConfig, batch_index, sample
 from sim.engine import Point, prepare, train
 from sim.figures.base import SEEDS, Figure, Json, K, Part, band, draw, spaced, together
 from sim.measure import total_variance
 from sim.network import gradient
+from sim.streams import torch_stream
 from sim.style import BLUE, GREY, RED, canvas, line
 from theory.gradient_variance import Filters, gradient_variance
 
@@ -35,7 +36,10 @@ def _variance(seed: int, arm: str) -> Json:
     predicted = torch.tensor([[_predicted(w, _ARMS[arm]) for w in moment] for moment in W])
     fresh = torch.tensor(
         [
-            [_fresh(w, arm, stream(seed, 6, ARMS.index(arm), t, s)) for s, w in enumerate(moment)]
+            [
+                _fresh(w, arm, torch_stream(seed, 6, ARMS.index(arm), t, s))
+                for s, w in enumerate(moment)
+            ]
             for t, moment in zip(at, W, strict=True)
         ]
     )

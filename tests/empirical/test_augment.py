@@ -31,7 +31,7 @@ from empirical.augment import (
     operate,
 )
 from empirical.bench_augment import MEAN, SD, batches, bench_augment
-from empirical.streams import torch_stream
+from sim.streams import torch_stream
 from theory.parameters import ParameterError
 
 POLICIES = {

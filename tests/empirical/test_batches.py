@@ -11,7 +11,7 @@ from torch import Tensor
 
 from empirical.batches import Epoch, Normalisation, Share, TrainingSet, bounds
 from empirical.recipes import Recipe
-from empirical.streams import torch_stream
+from sim.streams import torch_stream
 from theory.parameters import ParameterError
 
 CPU = torch.device("cpu")

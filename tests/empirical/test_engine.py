@@ -32,7 +32,7 @@ from empirical.data import Images
 from empirical.engine import Loop, train
 from empirical.recipes import Recipe
 from empirical.scoring import evaluate, outputs
-from empirical.streams import torch_stream
+from sim.streams import torch_stream
 from theory.parameters import ParameterError
 
 MEAN, STD = [0.5], [0.3]

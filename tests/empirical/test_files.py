@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from empirical.files import read_tensors, whole_folder, write_tensors
-from empirical.streams import seed_for, torch_stream
+from sim.streams import seed_for, torch_stream
 from theory.files import digest, read_json, whole_file, write_json
 from theory.parameters import ParameterError
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from empirical import networks
-from empirical.streams import seed_for
+from sim.streams import seed_for
 from theory.parameters import ParameterError
 
 OF_TIMM = ("resnet18", "densenet121", "vit-s", "convnext-t", "swin-t")

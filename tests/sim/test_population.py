@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sim.data import FAST, DataConfig, sample, stream
+from sim.data import FAST, DataConfig, sample
 from sim.network import gradient, init, loss
 from sim.population import curvature, population
+from sim.streams import torch_stream
 from theory.parameters import ParameterError
 
 _TWO = DataConfig(n_examples=10, dim=8, alpha=0.7, beta_slow=0.6, sigma_noise=0.5)
@@ -28,23 +29,23 @@ def test_loss_and_gradient_are_those_of_a_large_sample(config: DataConfig, filte
 
 
 def test_batches_share_draws_and_the_share_of_fast_examples_counts() -> None:
-    W = init(3, _TWO.dim, 0.5, stream(0, 1), (4,))
-    together, slopes = population(W, _TWO, stream(0, 2), 0.3)
+    W = init(3, _TWO.dim, 0.5, torch_stream(0, 1), (4,))
+    together, slopes = population(W, _TWO, torch_stream(0, 2), 0.3)
     for s in range(4):
-        alone, slope = population(W[s], _TWO, stream(0, 2), 0.3)
+        alone, slope = population(W[s], _TWO, torch_stream(0, 2), 0.3)
         assert alone == pytest.approx(float(together[s]))
         assert torch.allclose(slope, slopes[s])
-    other = population(W, _TWO, stream(0, 2), 0.6)[1]
+    other = population(W, _TWO, torch_stream(0, 2), 0.6)[1]
     assert torch.allclose(other[..., FAST], 2 * slopes[..., FAST])
 
 
 def test_gradient_is_that_of_the_loss() -> None:
     """Each is an average over the same draws, so they agree up to what these leave open."""
-    W = init(2, _TWO.dim, 0.5, stream(0, 3))
-    along = init(2, _TWO.dim, 1.0, stream(0, 4))
-    slope = population(W, _TWO, stream(0, 5), draws=100_000)[1]
+    W = init(2, _TWO.dim, 0.5, torch_stream(0, 3))
+    along = init(2, _TWO.dim, 1.0, torch_stream(0, 4))
+    slope = population(W, _TWO, torch_stream(0, 5), draws=100_000)[1]
     up, down = (
-        population(W + s * along, _TWO, stream(0, 5), draws=100_000)[0] for s in (1e-4, -1e-4)
+        population(W + s * along, _TWO, torch_stream(0, 5), draws=100_000)[0] for s in (1e-4, -1e-4)
     )
     size = float(slope.norm() * along.norm())
     assert float((up - down) / 2e-4) == pytest.approx(
@@ -55,7 +56,7 @@ def test_gradient_is_that_of_the_loss() -> None:
 def test_curvature_of_a_quadratic() -> None:
     scale = torch.tensor([[3.0, -5.0], [1.0, 0.5]], dtype=torch.float64)
     start = torch.ones(4, 2, 2, dtype=torch.float64)
-    W = init(2, 2, 1.0, stream(0, 6), (4,))
+    W = init(2, 2, 1.0, torch_stream(0, 6), (4,))
     size, vector = curvature(lambda V: scale * V, W, start)
     assert torch.allclose(size, torch.full((4,), 5.0, dtype=torch.float64))
     assert torch.allclose(vector[..., 0, 1].abs(), size)  # along the largest, not normalised
@@ -70,4 +71,4 @@ def test_curvature_of_a_quadratic() -> None:
 )
 def test_bad_input(match: str, config: DataConfig) -> None:
     with pytest.raises(ParameterError, match=match):
-        population(init(2, config.dim, 0.5, stream(0)), config, stream(1))
+        population(init(2, config.dim, 0.5, torch_stream(0)), config, torch_stream(1))

@@ -6,7 +6,8 @@ import torch
 from scipy import stats
 
 from sim.checks.quadrature import normal, planted, signed
-from sim.data import DataConfig, generate, sample, stream
+from sim.data import DataConfig, generate, sample
+from sim.streams import torch_stream
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
@@ -27,7 +28,7 @@ def test_moments_are_exact_up_to_the_degree(n: int) -> None:
 
 def test_planted_noise_has_the_moments_of_drawn_noise() -> None:
     config = DataConfig(n_examples=2, dim=4, alpha=0.5, sigma_noise=0.7)
-    one = generate(sample(config, stream(0)), 2, stream(1))
+    one = generate(sample(config, torch_stream(0)), 2, torch_stream(1))
     data, weight = planted(one, signed(2), normal(2))
     assert weight.sum() == pytest.approx(1)
     noise = data.x[..., data.is_noise, 2:].flatten(1)  # three patches of two coordinates

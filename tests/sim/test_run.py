@@ -19,10 +19,11 @@ import torch
 
 from sim import engine
 from sim.arms import ARMS, augmented
-from sim.data import sample, stream
+from sim.data import sample
 from sim.measure import fresh_errors
 from sim.network import init
 from sim.run import METRICS, RunSettings, check, run_in, simulate
+from sim.streams import torch_stream
 from theory.parameters import ParameterError
 
 SMALL = RunSettings(
@@ -44,10 +45,10 @@ def without_seconds(path: Path) -> dict[str, Any]:
     ],
 )
 def test_the_numbers_are_the_engine_s(settings: RunSettings) -> None:
-    draws = stream(settings.seed, 0)
+    draws = torch_stream(settings.seed, 0)
     data = sample(settings.data, draws, (3,))
     W = init(4, 30, 0.3, draws, (3,))
-    data = augmented(settings.arm, data, 5, stream(settings.seed, 1))
+    data = augmented(settings.arm, data, 5, torch_stream(settings.seed, 1))
     space = engine.prepare(W, data, settings.activation, settings.backend, settings.batch_size)
     end = engine.train(
         space,
@@ -55,10 +56,10 @@ def test_the_numbers_are_the_engine_s(settings: RunSettings) -> None:
         30,
         settings.rho,
         batch_size=settings.batch_size,
-        generator=stream(settings.seed, 2),
+        generator=torch_stream(settings.seed, 2),
     ).end
     test = fresh_errors(
-        *(end.features, end.covariance, settings.data, 500, stream(settings.seed, 3)),
+        *(end.features, end.covariance, settings.data, 500, torch_stream(settings.seed, 3)),
         settings.activation,
     )
     result = simulate(settings)
