@@ -7,6 +7,15 @@ from dataclasses import dataclass
 from theory.parameters import require
 
 
+def n_fast(n_examples: int, alpha: float) -> int:
+    """N_e: alpha N, rounded to the nearest whole number of examples, a half to the even one.
+
+    The one rule for every function, command and simulation with fixed counts; N_d = N − N_e, and
+    where N is given, alpha in an equation stands for N_e/N. See theory/README.md, Notation.
+    """
+    return round(alpha * n_examples)
+
+
 @dataclass(frozen=True)
 class World:
     """N examples of P patches in R^d; a share alpha has the fast feature, the others the slow one.
@@ -43,6 +52,22 @@ class World:
         return self.dim - 2
 
     @property
+    def n_fast(self) -> int:
+        """N_e, the fast examples at fixed counts: `n_fast`."""
+        return n_fast(self.n_examples, self.alpha)
+
+    @property
+    def n_slow(self) -> int:
+        """N_d = N − N_e, the slow examples at fixed counts."""
+        return self.n_examples - self.n_fast
+
+    @property
+    def share_fast(self) -> float:
+        """N_e/N, what alpha stands for in an equation where N is given."""
+        return self.n_fast / self.n_examples
+
+    @property
     def features(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """(share, beta) of the fast and of the slow feature."""
-        return (self.alpha, self.beta_fast), (1 - self.alpha, self.beta_slow)
+        """(share, beta) of the fast and of the slow feature: N_e/N and N_d/N."""
+        n = self.n_examples
+        return (self.n_fast / n, self.beta_fast), (self.n_slow / n, self.beta_slow)
