@@ -301,7 +301,7 @@ CLAIMS = {
             "Other activations",
             "z^q with odd q and ReLU^q keep every result with q in place of 3; even powers cannot "
             "see the label.",
-            "(E1) to (E6), (E11), (E12), (E15)",
+            "(E1) to (E9)",
             "extensions.md",
             "a-activations",
             predict.activation,
@@ -312,7 +312,7 @@ CLAIMS = {
             "Wrong labels",
             "Growth and kappa are multiplied by 1 - 2 eta; k* changes only where eta differs "
             "between fast and slow; noise results stay.",
-            "(E5) to (E8)",
+            "(E8) to (E11)",
             "extensions.md",
             "b-wrong-labels",
             predict.label_noise,
@@ -322,7 +322,7 @@ CLAIMS = {
             "Beyond the paper",
             "Unequal classes",
             "Nothing changes for odd q; a filter of ReLU^q sees one class only.",
-            "(E9)",
+            "(E12)",
             "extensions.md",
             "c-unequal-classes",
             predict.class_imbalance,
@@ -333,7 +333,7 @@ CLAIMS = {
             "Noise along the features",
             "Means and Theorem 4.3 survive with d in place of d - 2; the feature factor (5) is no "
             "longer exact.",
-            "(E10), (E13), (E14)",
+            "(E13) to (E15)",
             "extensions.md",
             "d-noise-along-the-features",
             predict.isotropic_noise,

@@ -54,7 +54,7 @@ def power_sigma_tolerance(k: float, power: int) -> float:
 def power_noise(
     sigma: float, logit: float, power_sum: float, dim_noise: int, power: int, rectified: bool
 ) -> float:
-    """S_q(sigma), the squared gradient of one noise patch, equation (E4).
+    """S_q(sigma), the squared gradient of one noise patch, equation (E5).
 
     q² l² sigma^(2q) M_(2q−2) (d' + 2q − 2) Σ_j ‖w_j‖^(2q−2), halved for ReLU^q. power_sum is the
     last sum. In place of S it makes (24) hold for the noise of every activation here, and (25) for
@@ -67,7 +67,7 @@ def power_noise(
 def power_noise_mean(
     sigma: float, logit: float, power_sum: float, power: int, rectified: bool
 ) -> float:
-    """‖mean of one noise patch's gradient given its label‖², equation (E11).
+    """‖mean of one noise patch's gradient given its label‖², equation (E6).
 
     q² l² sigma^(2q) M_q² Σ_j ‖w_j‖^(2q−2) for even z^q, a quarter of it for ReLU^q, 0 for odd z^q:
     these gradients lean along w_j, towards the side that the label chooses.
@@ -87,7 +87,7 @@ def shared_label_variance(
     mean_synthetic: float,
     replacement: bool = False,
 ) -> float:
-    """What G(k)'s variance has beyond (25), P = 2, equation (E12).
+    """What G(k)'s variance has beyond (25), P = 2, equation (E7).
 
     (B−1)/B × N_d (k−1)[2 √(m m') + (k−2) m'] / (N'(N'−1)), with replacement / N'²; m and m' =
     `power_noise_mean` at sigma_noise and sigma_synthetic. Synthetic examples have fresh noise but
@@ -100,9 +100,9 @@ def shared_label_variance(
 
 
 def label_parts(power: int, rectified: bool, label_noise: float = 0.0) -> tuple[float, float]:
-    """How one example's feature gradient splits into a mean and a part random in its label, (E5).
+    """How one example's feature gradient splits into a mean and a part random in its label, (E8).
 
-    Shares (m, s) of A_v, equation (E5): the squared mean over labels, and the rest, which all
+    Shares (m, s) of A_v, equation (E8): the squared mean over labels, and the rest, which all
     copies and synthetic examples of a source share. z^q: (1, 0) for odd q and (0, 1) for even q;
     ReLU^q: (1/4, 1/4). label_noise: a share η of wrong labels, odd q: ((1−2η)², 1 − (1−2η)²).
     """
@@ -124,7 +124,7 @@ def feature_part_variance(
     replacement: bool = False,
     exact_counts: bool = False,
 ) -> float:
-    """The features' part of the mini-batch gradient variance, U(k) and G(k) alike, equation (E6).
+    """The features' part of the mini-batch gradient variance, U(k) and G(k) alike, equation (E9).
 
     squares: (A_fast, A_slow), A_v = q² l² beta_v^(2q) Σ_j⟨w_j,v⟩^(2q−2); parts: of `label_parts`.
     Fixed counts; labels random, one for each source, independent. exact_counts: of the fast and of
@@ -156,7 +156,7 @@ def power_memorisation(
     rectified: bool,
     label_noise: float = 0.0,
 ) -> float:
-    """Learning time of the slow feature over that of one slow example's noise, equation (E15).
+    """Learning time of the slow feature over that of one slow example's noise, equation (E4).
 
     sigma_noise^q d^(q/2) / ((1 − alpha) N beta_slow^q (1 − 2η)), twice that for ReLU^q, of which a
     filter sees one class only: (33) at q = 3. At matched filters, on the originals or U(k); on
@@ -171,7 +171,7 @@ def power_memorisation(
 
 
 def label_noise_growth(label_noise: float) -> float:
-    """Growth of a feature where a share η of its examples has a wrong label: 1 − 2η, equation (E7).
+    """Growth of a feature of which a share η of the examples has a wrong label: 1 − 2η, (E10).
 
     It also multiplies κ_v of (4), η then being the share in the data at hand. Noise results do not
     change: a wrong label is as random as a right one.
@@ -186,7 +186,7 @@ def label_noise_k_star(
     noise_fast: float,
     noise_slow: float,
 ) -> float:
-    """k* with shares of wrong labels among fast and slow examples, equation (E8).
+    """k* with shares of wrong labels among fast and slow examples, equation (E11).
 
     k* (1 − 2η_fast)/(1 − 2η_slow): unchanged where they are equal. η < 1/2.
     """
@@ -195,7 +195,7 @@ def label_noise_k_star(
 
 
 def class_share_growth(positive: float, projection: float, rectified: bool, power: int) -> float:
-    """Growth of a feature at a share π of positive labels over that at odd q, equation (E9).
+    """Growth of a feature at a share π of positive labels over that at odd q, equation (E12).
 
     z^q: 1 for odd q (labels cancel), 2π − 1 for even q; ReLU^q: π for ⟨w_j,v⟩ > 0 and 1 − π below
     0, because such a filter sees one class only.
@@ -216,7 +216,7 @@ def feature_gradient_deviation(
     n_augmented: float,
     weight: float,
 ) -> float:
-    """Standard deviation that isotropic noise gives ⟨−∇_{w_j}L, v⟩ around (13), equation (E10).
+    """Standard deviation that isotropic noise gives ⟨−∇_{w_j}L, v⟩ around (13), equation (E13).
 
     (3 l/N') √(weight × sigma⁶ (3‖w‖⁴ + 12‖w‖²⟨w,v⟩²)), ‖w‖ over all d dimensions; weight = Σ over
     noise patches of multiplicity² × amplitude⁶, that is (P−1)(N_e + k² N_d) for U(k) and
@@ -229,9 +229,9 @@ def feature_gradient_deviation(
 def feature_lean(
     sigma_noise: float, w_norm: float, growth: ArrayLike, projection: ArrayLike
 ) -> float:
-    """What isotropic noise adds to NoiseAlign_j of (15), taken with d in place of d', (E13).
+    """What isotropic noise adds to NoiseAlign_j of (15), taken with d in place of d', (E14).
 
-    √(2/π) (sigma/‖w‖) Σ_v growth_v ⟨w,v⟩, equation (E13): on I_{j,+} noise leans along w_j, so it
+    √(2/π) (sigma/‖w‖) Σ_v growth_v ⟨w,v⟩, equation (E14): on I_{j,+} noise leans along w_j, so it
     also points along a feature that w_j has learned. growth_v is (13), ‖w‖ is over all d
     dimensions, sigma the mean over noise patches. 0 on average over W⁽⁰⁾.
     """
@@ -249,11 +249,11 @@ def isotropic_sam_slope(
     n_augmented: float,
     weight: float,
 ) -> float:
-    """How isotropic noise deepens SAM's damping along v, equation (E14).
+    """How isotropic noise deepens SAM's damping along v, equation (E15).
 
     (mean SAM gradient along v)/(mean GD gradient) = 1 − h l slope + O(h²) at a given
     h = rho/‖∇L‖_F, slope = 6 beta³ p_v u + 18 sigma⁶ (d+4) ‖w‖² M/(N'² beta³ p_v u), u = ⟨w_j,v⟩.
-    The first term is (5)'s. share p_v of the data set in use, weight M as in (E10).
+    The first term is (5)'s. share p_v of the data set in use, weight M as in (E13).
     """
     feature = beta**3 * share * projection
     noise = sigma_noise**6 * patch_moment(4, 1, dim) * w_norm**2 * weight / n_augmented**2

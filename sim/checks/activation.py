@@ -82,7 +82,7 @@ def _factors(plan: Plan, activation: Activation) -> list[Quantity]:
     return out
 
 
-# --- Equations (E2), (E9), (E15): growth of features ----------------------------------------------
+# --- Equations (E2), (E12), (E4): growth of features ----------------------------------------------
 
 
 def _growth(plan: Plan, activation: Activation) -> list[Quantity]:
@@ -105,7 +105,7 @@ def _growth(plan: Plan, activation: Activation) -> list[Quantity]:
 
 
 def _race(plan: Plan, activation: Activation) -> list[Quantity]:
-    """(E15): relative growth of a slow example's noise over that of the slow feature.
+    """(E4): relative growth of a slow example's noise over that of the slow feature.
 
     Both keep their ratio, growing by u^(q−1), so it is that of the learning times. Patches of one
     length; half the labels are positive, and as many of either sign are wrong.

@@ -20,7 +20,7 @@ from theory.gradient_variance import batch_variance
 
 
 def measure(plan: Plan, activation: Activation, simulated: Activation) -> list[Quantity]:
-    """(E4) to (E6), (E11), (E12) of one activation; the control simulates another one."""
+    """(E5) to (E9) of one activation; the control simulates another one."""
     out = _feature_variance(plan, activation, simulated)
     if activation.power < 5:  # above, too many nodes are needed
         out += _variance(plan, activation, simulated)

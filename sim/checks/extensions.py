@@ -18,7 +18,7 @@ from sim.network import gradient, init, norm
 from sim.optim import sam_gradient
 from theory import amplification, extensions, sharpness
 
-# --- Equations (E10), (E13): noise along the features --------------------------------------------
+# --- Equations (E13), (E14): noise along the features --------------------------------------------
 
 _ISOTROPIC = DataConfig(
     n_examples=5, dim=4, alpha=0.6, beta_slow=0.8, sigma_noise=0.5, noise="isotropic"
@@ -41,7 +41,7 @@ def _measure_isotropic(plan: Plan) -> list[Quantity]:
 
 
 def _blurred_growth(plan: Plan, key: int, config: DataConfig) -> list[Quantity]:
-    """(13) in the mean, and the deviation (E10) around it."""
+    """(13) in the mean, and the deviation (E13) around it."""
     g, k, sigma = plan.generator(key), 2, 1.2 * config.sigma_noise
     W = torch.tensor([[0.9, 0.8, 0.5, -0.4]], dtype=torch.float64)
     growing: dict[str, list[Tensor]] = {"U": [], "G": []}
@@ -77,7 +77,7 @@ def _blurred_growth(plan: Plan, key: int, config: DataConfig) -> list[Quantity]:
 def _leaning(plan: Plan) -> list[Quantity]:
     """NoiseAlign at filters and at their mirror images in the features: mean and half difference.
 
-    The mean is (15) in d dimensions; the difference is what learned features add, (E13).
+    The mean is (15) in d dimensions; the difference is what learned features add, (E14).
     """
     config, k = replace(_ISOTROPIC, n_examples=4, alpha=0.5, sigma_noise=0.4), 3
     W = torch.tensor([[0.9, 0.7, 0.5, -0.4]], dtype=torch.float64)
@@ -111,7 +111,7 @@ def _leaning(plan: Plan) -> list[Quantity]:
 
 
 def _sam_in_mean(plan: Plan) -> list[Quantity]:
-    """SAM's mean gradient along v_fast over GD's: below (5), by (E14) to first order in rho."""
+    """SAM's mean gradient along v_fast over GD's: below (5), by (E15) to first order in rho."""
     W = torch.tensor([[0.6, 0.4, 1.2, -0.9]], dtype=torch.float64)
     u = float(W[0, FAST])
     out = []

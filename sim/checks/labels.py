@@ -17,7 +17,7 @@ from sim.measure import Estimate, filter_sums
 from sim.network import Activation, gradient, init
 from theory import extensions
 
-# --- Equations (E7), (E8): wrong labels ----------------------------------------------------------
+# --- Equations (E10), (E11): wrong labels ---------------------------------------------------------
 
 _LABELS = DataConfig(
     n_examples=40,
@@ -67,7 +67,7 @@ def _measure_labels(plan: Plan) -> list[Quantity]:
 
 
 def _label_variance(plan: Plan) -> list[Quantity]:
-    """(E5), (E6) exactly, by going through all ways in which labels can be wrong."""
+    """(E8), (E9) exactly, by going through all ways in which labels can be wrong."""
     config, k = replace(_FEW, sigma_noise=0.0, label_noise=0.0), 3
     wrong = _wrong(_FEW, plan).label_noise
     g = plan.generator(85)
@@ -106,7 +106,7 @@ def _label_variance(plan: Plan) -> list[Quantity]:
     return out
 
 
-# --- Equation (E9): unequal classes --------------------------------------------------------------
+# --- Equation (E12): unequal classes --------------------------------------------------------------
 
 _CLASSES = DataConfig(
     n_examples=40,

@@ -23,7 +23,7 @@ _RATIOS = [0.5, 1.0, 1.7, 2.5, 3.5, 5.0, 7.0, 12.0]
 
 @dataclass(frozen=True)
 class _Case:
-    """A network and data, and how it is trained; the noise is set by (E15)."""
+    """A network and data, and how it is trained; the noise is set by (E4)."""
 
     name: str
     color: str
@@ -56,7 +56,7 @@ _DATA = (
 
 
 def _run(seed: int, arm: str, group: str, index: int) -> Json:
-    """AUC of slow fresh examples after training, at each ratio of learning times of (E15)."""
+    """AUC of slow fresh examples after training, at each ratio of learning times of (E4)."""
     case = (_POWERS if group == "powers" else _DATA)[index]
     config, activation = case.config, case.activation
     start = draw(seed, config, FILTERS, case.sigma_init, _SEEDS)
@@ -116,7 +116,7 @@ def _draw(data: Json) -> Canvas:
         ax.axvline(K if arm == "tada" else 1, color="black", lw=0.7, ls="--")
         ax.axhline(0.5, color=GREY, lw=0.6)
         plain_log(ax.xaxis, [0.5, 1, 2, 5, 10])
-        ax.set_xlabel("time of slow feature / of its noise in U (E15)")
+        ax.set_xlabel("time of slow feature / of its noise in U (E4)")
         ax.legend(loc="upper right")
     axes[0].set_title(f"U({K}): powers and ReLU")
     axes[1].set_title(f"G({K}): powers and ReLU")
@@ -130,7 +130,7 @@ FIGURES = (
     Figure(
         "activations",
         "Generation learns the slow feature, and upsampling memorises, between the dashed lines of "
-        "(E15), for other activations, wrong labels, unequal classes, other noise, more patches.",
+        "(E4), for other activations, wrong labels, unequal classes, other noise, more patches.",
         {
             "data": WORLD,
             "filters": FILTERS,

@@ -91,7 +91,7 @@ def test_a_mean_is_smaller_than_what_it_is_the_mean_of(power: int, rectified: bo
 
 
 def test_shared_labels_cost_less_than_copies() -> None:
-    """At full correlation (E12) is the extra term of U(k)."""
+    """At full correlation (E7) is the extra term of U(k)."""
     k, size = 3, 6
     n = 3 + k * 2
     for replacement in (False, True):

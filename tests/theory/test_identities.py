@@ -513,7 +513,7 @@ def test_label_parts_e5() -> None:
         rest = sp.Rational(sum(v * v for v in values), 2) - mean**2
         assert extensions.label_parts(q, rectified) == (float(mean**2), float(rest))
     kept = (1 - eta) * 1 + eta * -1
-    assert sp.expand(kept - (1 - 2 * eta)) == 0  # (E7)
+    assert sp.expand(kept - (1 - 2 * eta)) == 0  # (E10)
     assert sp.expand((1 - eta) + eta - kept**2 - (1 - (1 - 2 * eta) ** 2)) == 0
     _same(extensions.label_noise_growth(0.125), kept.subs(eta, sp.Rational(1, 8)))
 
