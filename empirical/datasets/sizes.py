@@ -30,7 +30,7 @@ _SIZES = {
 def size(name: str, side: int = 64) -> Size:
     """Size of a data set; a folder's images are counted, not opened.
 
-    Raises ParameterError for a folder without images, and KeyError for another name.
+    Raises ParameterError for a folder that is refused, and KeyError for another name.
     """
     if name == "planted":
         planted = PlantedConfig()
@@ -38,9 +38,6 @@ def size(name: str, side: int = 64) -> Size:
     if name.startswith("folder:"):
         from empirical.datasets import folder
 
-        path = Path(name.removeprefix("folder:")).expanduser()
-        found = folder.source(path, side, flips=True)
-        root = path / "train" if (path / "train").is_dir() else path
-        n_classes = sum(p.is_dir() and not p.name.startswith(".") for p in root.iterdir())
-        return Size(found.counts[0], n_classes, found.shape[0], side)
+        found = folder.find(Path(name.removeprefix("folder:")).expanduser())
+        return Size(len(found.train), len(found.classes), 3, side)
     return _SIZES[name]
