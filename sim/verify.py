@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from joblib import delayed
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from sim.checks import CHECKS
-from sim.checks.base import LEVEL, Check, Plan, Quantity, Verdict, judge
+from sim.checks.base import LEVEL, Check, Plan, Quantity, Verdict, guarded, judge
 from sim.pool import pool
 from sim.progress import progress
 from theory.claims import CLAIMS
@@ -35,7 +36,10 @@ class Result:
 
     @property
     def control_holds(self) -> bool:
-        """Whether nothing in the control contradicts the claim (coarse measurements do not)."""
+        """Whether nothing in the control contradicts the claim.
+
+        Coarse measurements do not, nor do quantities that cannot be measured in it.
+        """
         return not any(v.refuted for v in self.control)
 
     @property
@@ -88,7 +92,7 @@ _COST = {"noise-tolerance": 5, "gradient-variance": 4, "test-error": 4, "noise-a
 
 def _measure(name: str, plan: Plan) -> tuple[str, bool, list[Quantity]]:
     torch.set_num_threads(1)
-    return name, plan.broken, CHECKS[name].measure(plan)
+    return name, plan.broken, guarded(CHECKS[name].measure, plan)
 
 
 def result(check: Check, quantities: list[Quantity], control: list[Quantity]) -> Result:
@@ -121,9 +125,14 @@ def as_json(results: list[Result], elapsed: float, seed: int, full: bool) -> dic
 
 
 def _plain(verdict: Verdict) -> dict[str, Any]:
-    plain = asdict(verdict)
-    if not math.isfinite(verdict.deviation):
-        plain["deviation"] = None  # JSON has no infinity: no margin, or the wrong side of it
+    # JSON has neither infinity (no margin, or the wrong side of it) nor NaN (not measurable)
+    plain = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in asdict(verdict).items()
+        if key != "missing" or value
+    }
+    if verdict.missing:
+        return plain
     if verdict.relation in "<>" and verdict.predicted:
         plain["tightness"] = verdict.measured / verdict.predicted
     return plain
@@ -155,6 +164,8 @@ def table(results: list[Result], verbose: bool = False) -> Table:
 
 
 def _numbers(v: Verdict) -> tuple[str, str, str]:
+    if v.missing:
+        return "", "not measurable", f"[red]{escape(v.missing)}[/]"
     error = f" ± {v.standard_error:.1g}" if v.standard_error else " (exact)"
     verdict = "[green]holds[/]" if v.holds else "[red]FAILS[/]"
     return f"{v.relation} {v.predicted:.4g}", f"{v.measured:.4g}{error}", verdict

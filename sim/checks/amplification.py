@@ -9,7 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sim.checks.base import Check, Plan, Quantity, exact, quantity, ratio
+from sim.checks.base import (
+    Check,
+    Plan,
+    Quantity,
+    combine,
+    exact,
+    increasing_root,
+    power_product,
+    quantity,
+    ratio,
+)
+from sim.checks.gradients import positive_part
 from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
 from sim.engine import prepare
 from sim.measure import Estimate, noise_projections
@@ -23,7 +34,7 @@ _LOGIT = 0.5
 # --- Equations (13), (14): features --------------------------------------------------------------
 
 
-def _measure_features(plan: Plan) -> list[Quantity]:
+def _growths(plan: Plan) -> list[Quantity]:
     config = DataConfig(
         n_examples=200, dim=30, alpha=0.7, beta_fast=1.2, beta_slow=0.6, sigma_noise=0.2
     )
@@ -63,7 +74,7 @@ def _measure_features(plan: Plan) -> list[Quantity]:
             beta_slow=config.beta_slow,
         )
     )
-    return out + _learning_times(plan)
+    return out
 
 
 def _learning_times(plan: Plan) -> list[Quantity]:
@@ -183,15 +194,8 @@ _WIDE = DataConfig(n_examples=10, dim=32, alpha=0.5, sigma_noise=0.2)
 _FILTERS = 16
 
 
-def _positive_part(data: Dataset, W: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums over all filters j of y<-grad_j, xi> on I_{j,+}, and of |I_{j,+}|, in each draw."""
-    along = noise_projections(-gradient(W, data, _LOGIT), data)
-    on = noise_projections(W, data) > 0
-    return torch.where(on, along, 0.0).sum((-1, -2)), on.sum((-1, -2))
-
-
 def _measure_alignment(plan: Plan) -> list[Quantity]:
-    W = init(_FILTERS, _SMALL.dim, 0.5, plan.generator(21))
+    W = init(_FILTERS, _SMALL.dim, 0.5, plan.fixed("alignment"))
     given = {
         "alpha": _SMALL.alpha,
         "n_examples": _SMALL.n_examples,
@@ -200,35 +204,43 @@ def _measure_alignment(plan: Plan) -> list[Quantity]:
         "dim_noise": _SMALL.dim - 2,
     }
     out = []
-    for k, sigma in ((2, 0.5), (3, 0.5), (3, 0.65), (5, 0.5)):
-        total, count = _alignments(plan, W, k, sigma)
+    for case, (k, sigma, chunks) in enumerate(
+        ((2, 0.5, 8), (3, 0.5, 18), (3, 0.65, 18), (5, 0.5, 14))
+    ):
+        # the original data alone, and each arm's own number, are measured once
+        alone = k == 3 and sigma == _SMALL.sigma_noise
+        total, count = _alignments(plan, W, case, k, sigma, chunks, alone)
         inputs = {**given, "k": k, "sigma_synthetic": sigma}
-        if k == 3 and sigma == _SMALL.sigma_noise:
+        if alone:
             for arm in total:
                 estimate = ratio(total[arm], count[arm])
                 out.append(quantity(f"NoiseAlign, {arm}, k={k}", estimate, what=arm, **inputs))
         # both arms see the same originals, so their ratio is far sharper than either alone
-        estimate = ratio(total["generated"], total["upsampled"])
-        share = float(count["generated"].double().mean() / count["upsampled"].double().mean())
-        scaled = Estimate(estimate.mean / share, estimate.standard_error / share)
+        both = power_product(
+            (total["generated"], 1),
+            (total["upsampled"], -1),
+            (count["generated"], -1),
+            (count["upsampled"], 1),
+        )
         label = f"G/U, k={k}, sigma_synthetic/sigma_noise={sigma / 0.5:.2g}"
-        out.append(quantity(label, scaled, what="ratio", **inputs))
+        out.append(quantity(label, both, what="ratio", **inputs))
     return out
 
 
 def _alignments(
-    plan: Plan, W: Tensor, k: int, sigma_synthetic: float
+    plan: Plan, W: Tensor, case: int, k: int, sigma_synthetic: float, chunks: int, alone: bool
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """`_positive_part` of each arm over many draws, a cache-sized chunk of draws at a time."""
-    g = plan.generator(22, k)
-    arms = ("original", "upsampled", "generated")
+    """`positive_part` of each arm over many draws, a cache-sized chunk of draws at a time."""
+    g = plan.generator("alignment", case)
+    arms = ("original", "upsampled", "generated") if alone else ("upsampled", "generated")
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {arm: [] for arm in arms}
-    for _ in range(plan.size(40)):
+    for _ in range(plan.size(chunks)):
         data = sample(_SMALL, g, (2000,))
         kept = 0.7 if plan.broken else 0.0
         made = generate(data, k, g, sigma_synthetic=sigma_synthetic, kept_noise=kept)
-        for arm, augmented in zip(arms, (data, upsample(data, k), made), strict=True):
-            parts[arm].append(_positive_part(augmented, W))
+        augmented = {"original": data, "upsampled": upsample(data, k), "generated": made}
+        for arm in arms:
+            parts[arm].append(positive_part(augmented[arm], W))
     total = {arm: torch.cat([t for t, _ in parts[arm]]) for arm in arms}
     return total, {arm: torch.cat([c for _, c in parts[arm]]) for arm in arms}
 
@@ -251,42 +263,64 @@ def _predict_alignment(given: Mapping[str, Any]) -> float:
     )
 
 
-# --- Equation (20): the tolerance, located by bisection ------------------------------------------
+# --- Equation (20): the tolerance ----------------------------------------------------------------
 
 
 def _measure_tolerance(plan: Plan) -> list[Quantity]:
-    W = init(_FILTERS, _WIDE.dim, 0.5, plan.generator(23))
-    groups = plan.size(60)
+    W = init(_FILTERS, _WIDE.dim, 0.5, plan.fixed("tolerance"))
     out = []
-    for k, draws in ((2, 300), (3, 150), (5, 60)):
-        g = plan.generator(24, k)
-        crossing = torch.tensor([_crossing(k, draws, W, g, plan.broken) for _ in range(groups)])
-        label = f"r at which G({k}) aligns as much as U({k})"
-        out.append(quantity(label, Estimate.of(crossing), dof=groups - 1, what="r", k=k))
+    for k, draws in ((2, 8_000), (3, 5_000), (5, 4_000)):
+        factor = _crossing(plan, k, draws, W)
         label = f"sigma ratio at which G({k}) aligns as much as U({k})"
-        sigmas = Estimate.of(crossing.pow(0.25))
-        out.append(quantity(label, sigmas, dof=groups - 1, what="sigma", k=k))
+        out.append(quantity(label, factor, what="sigma", k=k))
+        r = factor.mean**4
+        noise = Estimate(r, 4 * r / factor.mean * factor.standard_error)
+        label = f"r at which G({k}) aligns as much as U({k})"
+        out.append(quantity(label, noise, what="r", k=k))
     return out
 
 
-def _crossing(k: int, draws: int, W: Tensor, g: torch.Generator, broken: bool) -> float:
-    """The r at which the same draws of U(k) and G(k) align alike, by bisection."""
-    data = sample(_WIDE, g, (draws,))
-    target = _pooled_alignment(upsample(data, k), W)
-    made = generate(data, k, g, kept_noise=0.6 if broken else 0.0)
-    low, high = 0.0, 4.0 * (k + 1)
-    for _ in range(16):
-        r = (low + high) / 2
+def _crossing(plan: Plan, k: int, draws: int, W: Tensor) -> Estimate:
+    """The factor of the synthetic noise at which the same draws of U(k) and G(k) align alike."""
+    g = plan.generator("tolerance", k)
+    chunks = []
+    for chunk in torch.arange(plan.size(draws)).split(500):
+        data = sample(_WIDE, g, (len(chunk),))
+        made = generate(data, k, g, kept_noise=0.6 if plan.broken else 0.0)
+        chunks.append(_excess(upsample(data, k), made, W))
+    excess = torch.cat(chunks, -1)
+    mean = excess.mean(-1)
+    factor = increasing_root(lambda s: float(_powers(s) @ mean), 0.0, 8.0)
+    # the error of the excess there, over its slope
+    step = 1e-4 * factor
+    slope = float((_powers(factor + step) - _powers(factor - step)) @ mean) / (2 * step)
+    return Estimate(factor, Estimate.of(_powers(factor) @ excess).standard_error / slope)
+
+
+def _excess(up: Dataset, made: Dataset, W: Tensor) -> Tensor:
+    """Alignment of G(k) less that of U(k) per patch in I_{j,+}, as a polynomial in the factor s.
+
+    A patch takes part as s⁰ or s³ where it pulls (<w,ξ>² ξ) and as s⁰ or s¹ where it is pulled
+    along, so that the sum over I_{j,+}, which s does not change, has the powers 0, 1, 3 and 4:
+    (4, draws).
+    """
+    factors = (0.0, 0.7, 1.3, 2.0)
+    target, count = positive_part(up, W)
+    share = count.double().mean()
+    values = []
+    for s in factors:
         x = made.x.clone()
-        x[..., made.n_original :, :, 2:] *= r**0.25
-        above = _pooled_alignment(replace(made, x=x), W) > target
-        low, high = (low, r) if above else (r, high)
-    return (low + high) / 2
+        x[..., made.n_original :, :, 2:] *= s
+        scaled = replace(made, x=x)
+        along = noise_projections(-gradient(W, scaled, _LOGIT), scaled)
+        on = noise_projections(W, made) > 0
+        total = torch.where(on, along, 0.0).sum((-1, -2))
+        values.append(total / on.sum((-1, -2)).double().mean() - target / share)
+    return torch.linalg.solve(torch.stack([_powers(s) for s in factors]), torch.stack(values))
 
 
-def _pooled_alignment(data: Dataset, W: Tensor) -> float:
-    total, count = _positive_part(data, W)
-    return float(total.sum() / count.sum())
+def _powers(s: float) -> Tensor:
+    return torch.tensor([1.0, s, s**3, s**4], dtype=torch.float64)
 
 
 def _predict_tolerance(given: Mapping[str, Any]) -> float:
@@ -299,7 +333,7 @@ CHECKS = (
     Check(
         "amplification",
         "filters are matched (control: the slow feature starts a tenth ahead)",
-        _measure_features,
+        combine(_growths, _learning_times),
         _predict_features,
     ),
     Check(

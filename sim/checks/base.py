@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from scipy import stats
+from scipy.optimize import brentq
 from torch import Tensor
 
 from sim.measure import Estimate
 from sim.streams import torch_stream
 
-LEVEL = 1e-4
-"""Two-sided level of the test of each quantity: a true claim fails this rarely by chance."""
+LEVEL = 1e-6
+"""Two-sided level of the test of each quantity: a true claim fails this rarely by chance.
 
-RESOLUTION = 0.07
-"""An equality is only accepted when its margin is below this share of the prediction."""
+With about 250 quantities that are left to chance, a correct program fails with probability
+250 × LEVEL = 2.5e-4: below 1 in 1000, with room for tails heavier than the law assumed."""
+
+RESOLUTION = 0.065
+"""An equality is only accepted when its margin is below this share of the prediction.
+
+The margin is 4.9 standard errors, so that one is at most 1.33% of the prediction, and a constant
+wrong by 10% is caught with probability above P(Z > −(10 − 6.5)/1.33) = .995."""
 
 ROUNDING = 1e-9
 """Relative margin for quantities that are exact in float64."""
@@ -39,6 +48,11 @@ class Plan:
         """A random stream of its own for each claim, seed and `key`."""
         return torch_stream("checks", self.claim, self.seed, *key)
 
+    def fixed(self, *key: str | int) -> torch.Generator:
+        """A stream that is the same at every seed: for filters at which means are taken, so that
+        no seed has a harder measurement than another."""
+        return torch_stream("checks", self.claim, "fixed", *key)
+
     def size(self, quick: int) -> int:
         """Number of draws: `quick`, ten times that in full mode; a control needs a quarter."""
         draws = quick * 10 if self.full else quick
@@ -54,6 +68,8 @@ class Quantity:
     rounding: relative margin besides the standard error: of float64, of a difference quotient,
         or of an approximation that the claim itself makes. standard_error 0: this is all.
     dof: degrees of freedom of the standard error; None for the normal limit.
+    missing: why the quantity could not be formed from its draws, where it could not; measured and
+        standard_error are then NaN.
     """
 
     label: str
@@ -63,6 +79,7 @@ class Quantity:
     relation: str = "="
     dof: int | None = None
     rounding: float = ROUNDING
+    missing: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,6 +113,7 @@ class Verdict:
     deviation: float
     holds: bool
     refuted: bool
+    missing: str = ""
 
 
 def judge(check: Check, quantity: Quantity) -> Verdict:
@@ -104,10 +122,22 @@ def judge(check: Check, quantity: Quantity) -> Verdict:
     "=": |measured − predicted| ≤ t·se + rounding, and that margin resolves RESOLUTION of the
     prediction (a measurement too coarse to catch a wrong constant does not count as holding).
     "<", ">": measured lies on that side of the prediction by more than t·se.
+    A measurement or a prediction that is not a finite number is neither.
     """
-    p, m, se = check.predict(quantity.inputs), quantity.measured, quantity.standard_error
-    law = stats.norm if quantity.dof is None else stats.t(quantity.dof)
-    margin = float(law.isf(LEVEL / 2)) * se + quantity.rounding * abs(p)
+    m, se = quantity.measured, quantity.standard_error
+    p, missing = math.nan, quantity.missing
+    if not missing and not (math.isfinite(m) and math.isfinite(se)):
+        missing = "the measurement is not a finite number"
+    if not missing:
+        try:
+            p = check.predict(quantity.inputs)
+        except (ArithmeticError, ValueError) as error:
+            missing = f"no prediction: {error}"
+        else:
+            missing = "" if math.isfinite(p) else "the prediction is not a finite number"
+    if missing:
+        return Verdict(quantity.label, quantity.relation, p, m, se, math.inf, False, False, missing)
+    margin = float(_law(quantity).isf(LEVEL / 2)) * se + quantity.rounding * abs(p)
     if quantity.relation == "=":
         refuted = not abs(m - p) <= margin
         holds = not refuted and margin <= RESOLUTION * abs(p)
@@ -122,12 +152,90 @@ def judge(check: Check, quantity: Quantity) -> Verdict:
     )
 
 
+def standardised(verdict: Verdict, quantity: Quantity) -> tuple[float, float]:
+    """(measured − predicted)/standard error, and its two-sided p-value under the law assumed.
+
+    Of a quantity with relation "=" and a standard error; NaN for any other.
+    """
+    if verdict.relation != "=" or verdict.missing or not verdict.standard_error:
+        return math.nan, math.nan
+    z = (verdict.measured - verdict.predicted) / verdict.standard_error
+    return z, float(2 * _law(quantity).sf(abs(z)))
+
+
+def _law(quantity: Quantity) -> Any:
+    return stats.norm if quantity.dof is None else stats.t(quantity.dof)
+
+
+def combine(*parts: Callable[[Plan], list[Quantity]]) -> Callable[[Plan], list[Quantity]]:
+    """One `measure` of several, none of which is stopped by another's failure.
+
+    What a part raises becomes a quantity that says so and does not hold.
+    """
+
+    def measure(plan: Plan) -> list[Quantity]:
+        out: list[Quantity] = []
+        for part in parts:
+            out += guarded(part, plan)
+        return out
+
+    return measure
+
+
+def unbroken(
+    measure: Callable[[Plan], list[Quantity]],
+) -> Callable[[Plan], list[Quantity]]:
+    """A part that the broken assumption does not enter: the control leaves it out."""
+
+    @functools.wraps(measure)
+    def part(plan: Plan) -> list[Quantity]:
+        return [] if plan.broken else measure(plan)
+
+    return part
+
+
+def guarded(measure: Callable[[Plan], list[Quantity]], plan: Plan) -> list[Quantity]:
+    """measure(plan), or one quantity that says why there is none."""
+    try:
+        return measure(plan)
+    except Exception as error:  # whatever it is, the other quantities are to be judged
+        name = getattr(measure, "__name__", "measure").strip("_").replace("_", " ")
+        return [unmeasurable(name, f"{type(error).__name__}: {error}")]
+
+
+def unmeasurable(label: str, why: str) -> Quantity:
+    """A quantity that could not be formed from its draws."""
+    return Quantity(label, {}, math.nan, math.nan, missing=" ".join(why.split()))
+
+
 def ratio(numerator: Tensor, denominator: Tensor) -> Estimate:
     """E[numerator]/E[denominator] from paired independent samples; delta-method error."""
-    a, b = numerator.flatten().double(), denominator.flatten().double()
-    value = a.mean() / b.mean()
-    residual = (a - value * b) / b.mean()
-    return Estimate(float(value), float(residual.std() / len(a) ** 0.5))
+    return power_product((numerator, 1), (denominator, -1))
+
+
+def power_product(*factors: tuple[Tensor, int]) -> Estimate:
+    """Product of E[samples]^power over paired independent samples; delta-method error."""
+    value, residual = 1.0, torch.zeros(())
+    for samples, power in factors:
+        flat = samples.flatten().double()
+        mean = flat.mean()
+        value = value * float(mean) ** power
+        residual = residual + power * (flat / mean - 1)
+    return Estimate(value, abs(value) * Estimate.of(residual).standard_error)
+
+
+def increasing_root(f: Callable[[float], float], low: float, high: float) -> float:
+    """Where f, increasing, is 0 between low and high; `high` is doubled until f is positive there.
+
+    NaN, so that the quantity is not measurable, where f is positive at low or never at high.
+    """
+    for _ in range(20):
+        if f(high) > 0:
+            break
+        low, high = high, 2 * high
+    if not f(low) <= 0 < f(high):
+        return math.nan
+    return float(brentq(f, low, high, xtol=1e-13 * high, rtol=1e-13))
 
 
 def quantity(

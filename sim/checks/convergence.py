@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sim.checks.base import Check, Plan, Quantity, quantity, ratio
+from sim.checks.base import Check, Plan, Quantity, combine, quantity, ratio
 from sim.checks.variance_tolerance import total_variance
 from sim.data import DataConfig, Dataset, generate, sample, upsample
 from sim.engine import Point, prepare, train
@@ -61,7 +61,7 @@ def _network(plan: Plan) -> list[Quantity]:
     lr = 0.1
     out = []
     for arm, augmented in (("U", upsample(data, _K)), ("G", generate(data, _K, g))):
-        runs = plan.size(48)
+        runs = plan.size(12)
         zero = torch.tensor(0.0, dtype=start.dtype)
 
         def record(
@@ -96,10 +96,10 @@ def _network(plan: Plan) -> list[Quantity]:
     return out
 
 
-def _variance_ratio(plan: Plan) -> Quantity:
+def _variance_ratio(plan: Plan) -> list[Quantity]:
     """V_G/V_U at W⁽⁰⁾ with real logits over independent data sets: below 1."""
     g = plan.generator(42)
-    seeds = plan.size(800)
+    seeds = plan.size(1000)
     data = sample(_CONFIG, g, (seeds,))
     W = init(5, _CONFIG.dim, 0.2, g, (seeds,))
     kept = 1.0 if plan.broken else 0.0
@@ -108,22 +108,14 @@ def _variance_ratio(plan: Plan) -> Quantity:
         "G": generate(data, _K, g, kept_noise=kept),
     }
     total = {arm: total_variance(W, augmented, _BATCH) for arm, augmented in variance.items()}
-    return quantity(
-        f"V_G({_K}) / V_U({_K}) at W(0)",
-        ratio(total["G"], total["U"]),
-        "<",
-        what="one",
-    )
+    label = f"V_G({_K}) / V_U({_K}) at W(0)"
+    return [quantity(label, ratio(total["G"], total["U"]), "<", what="one")]
 
 
 def _smoothness(W: Tensor, data: Dataset, generator: torch.Generator) -> Tensor:
     """Largest |eigenvalue| of the Hessian at each W (..., J, d)."""
     start = torch.randn(W.shape, generator=generator, dtype=W.dtype)
     return curvature(lambda V: gradient(V, data), W, start)[0]
-
-
-def _measure(plan: Plan) -> list[Quantity]:
-    return [*_quadratic(plan), *_network(plan), _variance_ratio(plan)]
 
 
 def _predict(given: Mapping[str, Any]) -> float:
@@ -143,7 +135,7 @@ CHECKS = (
     Check(
         "convergence",
         "lr <= 1/L_s, and fresh synthetic noise (control: lr = 2.5/L_s, and kept noise)",
-        _measure,
+        combine(_quadratic, _network, _variance_ratio),
         _predict,
     ),
 )

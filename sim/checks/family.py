@@ -7,7 +7,6 @@ small draws: few examples in few dimensions, so that every term weighs enough to
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sim.checks.base import Check, Plan, Quantity, exact, quantity, ratio
-from sim.checks.gradients import LOGIT, positive_part
+from sim.checks.base import Check, Plan, Quantity, combine, exact, power_product, quantity, ratio
+from sim.checks.gradients import LOGIT, mean_over_batches, pair_shares, positive_part
 from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
 from sim.measure import Estimate
-from sim.network import coefficients, gradient, init, preactivations
+from sim.network import gradient, init
 from theory import family as theory
 from theory.amplification import feature_gradient
 from theory.family import Family
@@ -101,10 +100,6 @@ _ONE_STEP = (
 _CHUNK = 2_000  # data sets at a time: what fits into the processor's cache
 
 
-def _measure_one_step(plan: Plan) -> list[Quantity]:
-    return _feature_growth(plan) + _mean_shares(plan) + _alignments(plan)
-
-
 def _feature_growth(plan: Plan) -> list[Quantity]:
     """(F1) and (F2) given the data: exact."""
     out = []
@@ -170,7 +165,7 @@ def _mean_shares(plan: Plan) -> list[Quantity]:
 def _alignments(plan: Plan) -> list[Quantity]:
     """(F3) in expectation over data."""
     out = []
-    W = init(_FILTERS, _FEW.dim, _SIGMA_INIT, plan.generator(62))
+    W = init(_FILTERS, _FEW.dim, _SIGMA_INIT, plan.fixed(62))
     w_norm = float(W[:, 2:].square().sum(1).mean().sqrt())
     for case, (config, random, member) in enumerate(_ONE_STEP):
         g = plan.generator(63, case)
@@ -192,9 +187,8 @@ def _alignments(plan: Plan) -> list[Quantity]:
         )
         if not random:
             # the weight in units of the originals', which are the same: far sharper than alone
-            sums = ratio(own, bare)
+            sums = power_product((own, 1), (bare, -1), (size, -1), (bare_size, 1))
             scale = _size(config, member) / config.n_examples
-            scale *= float(bare_size.mean() / size.mean())
             weight = Estimate(sums.mean * scale, sums.standard_error * scale)
             out.append(quantity(f"weight of noise, {label}", weight, what="weight", **given))
     return out
@@ -276,7 +270,7 @@ def _measure_variance(plan: Plan) -> list[Quantity]:
     for number, case in enumerate(_VARIANCES):
         g = plan.generator(64, number)
         d = case.world.dim
-        fixed = init(_FILTERS, d, _SIGMA_INIT, g)
+        fixed = init(_FILTERS, d, _SIGMA_INIT, plan.fixed(number))
         fixed[:, :2] *= 2  # so that the features' variance can be seen beside the noise's
         given = {"case": case, "filters": None if case.random_filters else _filters(fixed)}
         samples = []
@@ -305,25 +299,9 @@ def _mean_over_batches(
     for n_fast in counts.unique():
         at = (counts == n_fast).nonzero().flatten()
         data = augmented(_originals(world, int(n_fast), g, (len(at),)), case.member, plan, g)
-        h = preactivations(W[at] if W.dim() == 3 else W, data.x)
-        weights, x = coefficients(h, data, LOGIT), data.x.flatten(-3, -2)
-        # ⟨g_i, g_m⟩ of single examples, patch by patch
-        products = data.n**2 * (weights @ weights.mT) * (x @ x.mT)
-        shares = _every_batch(data.n, case.batch_size, case.replacement)
-        shares = shares.repeat_interleave(world.n_patches, 1)
-        squares[at] = (shares.mT @ shares / len(shares) * products).sum((-1, -2))
-        means[at] = weights.mT @ x
+        pairs = pair_shares(data.n, case.batch_size, case.replacement)
+        squares[at], means[at] = mean_over_batches(W[at] if W.dim() == 3 else W, data, pairs)
     return squares, means
-
-
-def _every_batch(n: int, batch_size: int, replacement: bool) -> Tensor:
-    """All mini-batches, equally likely: the share of each example, (batches, n)."""
-    if replacement:
-        index = torch.tensor(list(itertools.product(range(n), repeat=batch_size)))
-    else:
-        index = torch.tensor(list(itertools.combinations(range(n), batch_size)))
-    shares = torch.zeros(len(index), n, dtype=torch.float64)
-    return shares.scatter_add_(1, index, torch.ones(index.shape).double()) / batch_size
 
 
 def _filters(W: Tensor) -> Filters:
@@ -352,7 +330,7 @@ CHECKS = (
     Check(
         "family",
         "synthetic noise keeps tau of its source's (control: it is fresh)",
-        _measure_one_step,
+        combine(_feature_growth, _mean_shares, _alignments),
         _predict_one_step,
     ),
     Check(

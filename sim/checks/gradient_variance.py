@@ -7,105 +7,120 @@ expectation over W⁽⁰⁾ is tested too.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sim.checks.base import Check, Plan, Quantity, quantity
-from sim.data import SLOW, DataConfig, Dataset, batch_index, generate, sample, upsample
+from sim.checks.base import Check, Plan, Quantity, quantity, ratio
+from sim.checks.gradients import mean_over_batches, pair_shares
+from sim.data import SLOW, DataConfig, generate, sample, upsample
 from sim.measure import Estimate, filter_sums
-from sim.network import gradient, init
+from sim.network import init
 from theory import gradient_variance as theory
 
 _LOGIT, _FILTERS, _SIGMA_INIT = 0.4, 16, 0.8
-_CHUNK = 4_000  # draws at a time: what fits into the processor's cache
+_CHUNK = 2_000  # draws at a time: what fits into the processor's cache
 
-_NOISY = DataConfig(n_examples=5, dim=8, alpha=0.8, beta_slow=0.3, sigma_noise=0.9)
+_NOISY = DataConfig(n_examples=5, dim=14, alpha=0.8, beta_slow=0.3, sigma_noise=0.9)
 _CLEAN = DataConfig(n_examples=5, dim=4, alpha=0.6, beta_fast=1.2, beta_slow=0.8, sigma_noise=0.35)
 _THREE_PATCHES = DataConfig(n_examples=6, dim=5, n_patches=3, alpha=0.5, sigma_noise=0.6)
 _TINY = DataConfig(n_examples=2, dim=12, alpha=0.5, beta_slow=0.5, sigma_noise=0.4)
 _QUIET = DataConfig(n_examples=2, dim=12, alpha=0.5, beta_slow=0.9, sigma_noise=0.2)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A world, its augmentation, how mini-batches are drawn, and over how many data sets."""
+
+    config: DataConfig
+    sigma_synthetic: float
+    k: int
+    batch_size: int
+    draws: int
+    replacement: bool = False
+    random_filters: bool = False
+
+    def __str__(self) -> str:
+        return (
+            f"k={self.k} B={self.batch_size} P={self.config.n_patches}"
+            + " with replacement" * self.replacement
+            + ", mean over W(0)" * self.random_filters
+        )
+
+
 _CASES = (
-    # config, sigma_synthetic, k, batch size, replacement, random W
-    (_NOISY, 0.9, 3, 7, False, False),
-    (_NOISY, 1.0, 3, 5, True, False),
-    (_CLEAN, 0.5, 2, 3, False, True),
-    (_CLEAN, 0.5, 2, 3, True, False),
-    (_THREE_PATCHES, 0.5, 2, 4, False, True),
-    (_TINY, 0.4, 2, 3, False, False),
-    (_QUIET, 0.25, 2, 2, False, False),
-    (_TINY, 0.5, 2, 3, True, False),
+    _Case(_NOISY, 0.9, 3, 7, 24_000),
+    _Case(_NOISY, 1.0, 3, 5, 14_000, replacement=True),
+    _Case(_CLEAN, 0.5, 2, 3, 26_000, random_filters=True),
+    _Case(_CLEAN, 0.5, 2, 3, 20_000, replacement=True),
+    _Case(_THREE_PATCHES, 0.5, 2, 4, 24_000, random_filters=True),
+    _Case(_TINY, 0.4, 2, 3, 34_000),
+    _Case(_QUIET, 0.25, 2, 2, 16_000),
+    _Case(_TINY, 0.5, 2, 3, 24_000, replacement=True),
 )
 
 
 def _measure(plan: Plan) -> list[Quantity]:
     out = []
-    for case, (config, sigma, k, batch_size, replacement, random) in enumerate(_CASES):
-        fixed = init(_FILTERS, config.dim, _SIGMA_INIT, plan.generator(31, case))
+    for number, case in enumerate(_CASES):
+        fixed = init(_FILTERS, case.config.dim, _SIGMA_INIT, plan.fixed(number))
         fixed[:, SLOW] *= 2  # so that the slow feature's variance can be seen beside the fast one's
         given = {
-            "config": config,
-            "filters": None if random else filter_sums(fixed),
-            "sigma_synthetic": sigma,
-            "k": k,
-            "batch_size": batch_size,
-            "replacement": replacement,
+            "config": case.config,
+            "filters": None if case.random_filters else filter_sums(fixed),
+            "sigma_synthetic": case.sigma_synthetic,
+            "k": case.k,
+            "batch_size": case.batch_size,
+            "replacement": case.replacement,
         }
-        samples: dict[str, list[Tensor]] = {"original": [], "upsampled": [], "generated": []}
-        for chunk in range(plan.size(30)):
-            g = plan.generator(30, case, chunk)
-            W = fixed.expand(_CHUNK, *fixed.shape)
-            if random:
-                W = init(_FILTERS, config.dim, _SIGMA_INIT, g, (_CHUNK,))
-            for arm, collected in samples.items():
-                if arm == "original" and batch_size > config.n_examples:
-                    continue
-                pair = [
-                    _batch_gradient(W, arm, config, sigma, k, batch_size, replacement, plan, g)
-                    for _ in range(2)
-                ]
-                # E‖g − g'‖²/2 over independent pairs at the same W is the variance given W
-                collected.append((pair[0] - pair[1]).square().sum((-1, -2)) / 2)
-        label = f"k={k} B={batch_size} P={config.n_patches}"
-        label += " with replacement" * replacement + ", mean over W(0)" * random
-        for arm, collected in samples.items():
-            if collected:
-                estimate = Estimate.of(torch.cat(collected))
-                out.append(quantity(f"{arm}, {label}", estimate, what=arm, **given))
-        full = batch_size == upsample(sample(config, plan.generator(31)), k).n
-        if full and not replacement and sigma == config.sigma_noise:
+        samples = _variances(plan, number, case, fixed)
+        for arm, values in samples.items():
+            out.append(quantity(f"{arm}, {case}", Estimate.of(values), what=arm, **given))
+        size = _sizes(case)["upsampled"]
+        sigmas = case.config.sigma_noise, case.sigma_synthetic
+        if case.batch_size == size and not case.replacement and sigmas[0] == sigmas[1]:
             # where N' − B = 0 the features vary no more, and only U's shared noise is left
-            up, made = (Estimate.of(torch.cat(samples[a])) for a in ("upsampled", "generated"))
-            value = up.mean / made.mean
-            error = value * math.hypot(up.standard_error / up.mean, made.standard_error / made.mean)
+            share = ratio(samples["upsampled"], samples["generated"])
             label = "extra term of U at the full batch, V_U/V_G - 1"
-            out.append(quantity(label, Estimate(value - 1, error), what="extra", **given))
+            estimate = Estimate(share.mean - 1, share.standard_error)
+            out.append(quantity(label, estimate, what="extra", **given))
     return out
 
 
-def _batch_gradient(
-    W: Tensor,
-    arm: str,
-    config: DataConfig,
-    sigma_synthetic: float,
-    k: int,
-    batch_size: int,
-    replacement: bool,
-    plan: Plan,
-    g: torch.Generator,
-) -> Tensor:
-    """Gradient of one fresh mini-batch of fresh data for each W in the batch."""
-    data: Dataset = sample(config, g, W.shape[:-2])
-    if arm == "upsampled":
-        data = upsample(data, k)
-    elif arm == "generated":
-        kept = 1.0 if plan.broken else 0.0
-        data = generate(data, k, g, sigma_synthetic=sigma_synthetic, kept_noise=kept)
-    index = batch_index(data.n, batch_size, g, replacement, W.shape[:-2])
-    return gradient(W, data.take(index), _LOGIT)
+def _sizes(case: _Case) -> dict[str, int]:
+    """Number of examples of each arm that a batch can be drawn from."""
+    slow = case.config.n_examples - round(case.config.alpha * case.config.n_examples)
+    size = case.config.n_examples + (case.k - 1) * slow
+    sizes = {"original": case.config.n_examples, "upsampled": size, "generated": size}
+    return {a: n for a, n in sizes.items() if case.replacement or case.batch_size <= n}
+
+
+def _variances(plan: Plan, number: int, case: _Case, fixed: Tensor) -> dict[str, Tensor]:
+    """Samples, for each arm, that average to the variance of a mini-batch's gradient given W."""
+    g = plan.generator("draws", number)
+    kept = 1.0 if plan.broken else 0.0
+    pairs = {a: pair_shares(n, case.batch_size, case.replacement) for a, n in _sizes(case).items()}
+    samples: dict[str, list[Tensor]] = {arm: [] for arm in pairs}
+    for chunk in torch.arange(plan.size(case.draws)).split(_CHUNK):
+        W = fixed
+        if case.random_filters:
+            W = init(_FILTERS, case.config.dim, _SIGMA_INIT, g, (len(chunk),))
+        # two independent data sets at the same W
+        both = []
+        for _ in range(2):
+            data = sample(case.config, g, (len(chunk),))
+            made = generate(data, case.k, g, sigma_synthetic=case.sigma_synthetic, kept_noise=kept)
+            both.append({"original": data, "upsampled": upsample(data, case.k), "generated": made})
+        for arm, found in samples.items():
+            (squares, mean), (squares2, mean2) = (
+                mean_over_batches(W, data[arm], pairs[arm], _LOGIT) for data in both
+            )
+            # E‖g‖² − ⟨Eg, Eg⟩: the variance given W
+            found.append((squares + squares2) / 2 - (mean * mean2).sum((-1, -2)))
+    return {arm: torch.cat(found) for arm, found in samples.items()}
 
 
 def _predict(given: Mapping[str, Any]) -> float:

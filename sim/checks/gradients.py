@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
 
 from sim.data import FAST, SLOW, Dataset, upsample
 from sim.measure import noise_projections, squared_norms
-from sim.network import CUBE, Activation, gradient
+from sim.network import CUBE, Activation, coefficients, gradient, preactivations
 
 LOGIT = 0.5
 """Frozen logits of all gradients here."""
@@ -58,6 +60,33 @@ def variance_samples(
     within = (each - full.square().sum((-1, -2))).mean(0)
     between = (full[0] - full[1]).square().sum((-1, -2)) / 2
     return [batch_factor(data.n, batch) * within + between for batch in batches]
+
+
+def pair_shares(n: int, batch_size: int, replacement: bool) -> Tensor:
+    """E[s_i s_m] over all mini-batches, (n, n): s_i is the share of a batch that is example i."""
+    if replacement:
+        index = torch.tensor(list(itertools.product(range(n), repeat=batch_size)))
+    else:
+        index = torch.tensor(list(itertools.combinations(range(n), batch_size)))
+    shares = torch.zeros(len(index), n, dtype=torch.float64)
+    shares.scatter_add_(1, index, torch.ones(index.shape).double())
+    return shares.T @ shares / len(index) / batch_size**2
+
+
+def mean_over_batches(
+    W: Tensor, data: Dataset, pairs: Tensor, logit: float = LOGIT
+) -> tuple[Tensor, Tensor]:
+    """Means over all mini-batches of ‖g‖², (...), and of g itself, (..., J, d).
+
+    W: (J, d), or (..., J, d) with the batch dimensions of data. pairs: of `pair_shares`.
+    """
+    weights = coefficients(preactivations(W, data.x), data, logit)
+    x = data.x.flatten(-3, -2)
+    # ⟨g_i, g_m⟩ of single examples, patch by patch
+    products = data.n**2 * (weights @ weights.mT) * (x @ x.mT)
+    patches = data.x.shape[-2]
+    spread = pairs.repeat_interleave(patches, 0).repeat_interleave(patches, 1)
+    return (spread * products).sum((-1, -2)), weights.mT @ x
 
 
 def exact_variance(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sim.checks.base import Check, Plan, Quantity, exact, quantity
+from sim.checks.base import Check, Plan, Quantity, combine, exact, quantity, unbroken
 from sim.checks.family import as_member, augmented, matched, name_of, shares_of
 from sim.checks.gradients import LOGIT
 from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample
@@ -48,10 +48,10 @@ _LEAST = (
     (1.6, Family(1, 0.9, 0.6, 1.0)),
     (1.4, Family(1, 0.8, 0.4, 1.2)),
 )
-_START, _TARGET, _RATE = 0.05, 4.0, 0.1
+_START, _TARGET, _RATE = 0.05, 4.0, 0.2
 
 
-def _measure_memorisation(plan: Plan) -> list[Quantity]:
+def _growth_rates(plan: Plan) -> list[Quantity]:
     out = []
     world = _balanced(1.3)
     for case, member in enumerate(_GROWTHS):
@@ -94,7 +94,7 @@ def _measure_memorisation(plan: Plan) -> list[Quantity]:
     data = _race_data(world, bare, plan, plan.generator(66))
     rate = _growth(data, _along_original(data)) / _growth(data, _fastest(data))
     out.append(exact("growths without synthetic examples", rate, what="sum", member=bare))
-    return out + _least_ks(plan)
+    return out
 
 
 def _balanced(ratio: float, config: DataConfig = _RACE) -> DataConfig:
@@ -242,9 +242,10 @@ _CHOICES = (
 )
 
 
-def _measure_best_k(plan: Plan) -> list[Quantity]:
+def _fewest_steps(plan: Plan) -> list[Quantity]:
     out = []
-    for alpha, n, target, cube in _PAYS:
+    # two worlds are enough to contradict the control's
+    for alpha, n, target, cube in _PAYS[:2] if plan.broken else _PAYS:
         world = DataConfig(n, 4, alpha=alpha, beta_slow=(alpha / (1 - alpha) / target) ** (1 / 3))
         fidelity = cube ** (1 / 3)
         times = _times(world, fidelity, plan)
@@ -265,7 +266,7 @@ def _measure_best_k(plan: Plan) -> list[Quantity]:
                     **given,
                 )
             )
-    return out + _best_strengths(plan)
+    return out
 
 
 def _times(world: DataConfig, fidelity: float, plan: Plan) -> list[float]:
@@ -308,7 +309,6 @@ def _flow_time(world: DataConfig, member: Family, k: int, plan: Plan) -> float:
     g = plan.generator(69)
     data = sample(world, g)
     W = matched(world)
-    W[:, SLOW] *= 1.2 if plan.broken else 1.0
     made = generate(data, k, g, fidelity=member.fidelity)
     alone, growth = (-gradient(W, d, LOGIT)[0] / W[0] for d in (data, made))
     return round(float(alone[FAST] / growth[:2].min()), 9)
@@ -329,13 +329,13 @@ CHECKS = (
     Check(
         "family-memorisation",
         "synthetic noise keeps tau of its source's (control: it is fresh)",
-        _measure_memorisation,
+        combine(_growth_rates, _least_ks),
         _predict_memorisation,
     ),
     Check(
         "best-k",
         "filters are matched (control: the slow feature starts a fifth ahead)",
-        _measure_best_k,
+        combine(_fewest_steps, unbroken(_best_strengths)),
         _predict_best_k,
     ),
 )

@@ -19,7 +19,7 @@ _DIM, _SIGMA = 3, 1.2
 
 def _measure(plan: Plan) -> list[Quantity]:
     g = plan.generator(1)
-    n = plan.size(2_000_000)
+    n = plan.size(1_000_000)
     w = torch.tensor([0.9, -0.5, 1.6], dtype=torch.float64)
     xi = _SIGMA * _noise(g, n, _DIM, plan.broken)
     w_norm = float(w.norm())
@@ -72,7 +72,7 @@ def _measure(plan: Plan) -> list[Quantity]:
 
 def _shared(plan: Plan, dim: int, tau: float, amplitude: float) -> Quantity:
     g = plan.generator(2, dim, int(10 * tau))
-    n = plan.size(8_000_000 // dim)
+    n = plan.size(3_000_000 // dim)
     xi, fresh = (_noise(g, n, dim, plan.broken) for _ in range(2))
     twin = amplitude * (tau * xi + (1 - tau**2) ** 0.5 * fresh)
     w = torch.ones(dim, dtype=torch.float64) / dim**0.5

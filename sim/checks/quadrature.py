@@ -48,12 +48,13 @@ def planted(data: Dataset, first: Rule, others: Rule) -> tuple[Dataset, Tensor]:
     """The data set with each combination of nodes as its noise (Q, ...), and their weights (Q,).
 
     data: one data set; only its noise is replaced, by independent patches of variance sigma_noise²
-    in every coordinate: `first` for the first coordinate off the features, `others` for the rest.
+    in every coordinate that noise fills: `first` for the first of them, `others` for the rest.
     """
-    m, free = int(data.is_noise.sum()), data.config.dim_noise
+    start = data.config.noise_from
+    m, free = int(data.is_noise.sum()), data.config.dim - start
     rules = [others if c % free else first for c in range(m * free)]
     points = torch.tensor(list(itertools.product(*(rule.nodes for rule in rules))))
     weight = torch.tensor(list(itertools.product(*(rule.weights for rule in rules)))).prod(-1)
     x = data.x.repeat(len(weight), 1, 1, 1)
-    x[..., data.is_noise, 2:] = data.config.sigma_noise * points.unflatten(-1, (m, free))
+    x[..., data.is_noise, start:] = data.config.sigma_noise * points.unflatten(-1, (m, free))
     return replace(data, x=x, y=data.y.expand(len(weight), -1)), weight

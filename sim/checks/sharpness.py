@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sim.checks.base import Check, Plan, Quantity, exact, quantity, ratio
+from sim.checks.base import Check, Plan, Quantity, combine, exact, quantity, ratio
 from sim.data import FAST, SLOW, DataConfig, Dataset, sample
 from sim.measure import Estimate, noise_alignment, noise_projections
 from sim.network import gradient, init, logit_term, norm
@@ -107,9 +108,9 @@ def _damping(plan: Plan, config: DataConfig, W: Tensor, a: float, chunks: int) -
     """E NoiseAlign(SAM) / E NoiseAlign(GD) of one filter over fresh noise, at a = λ sigma³ ‖w‖."""
     lam = a / (config.sigma_noise**3 * float(W[0, 2:].norm()))
     sums: list[tuple[Tensor, Tensor]] = []
-    g = plan.generator(4, config.dim)
+    g = plan.generator("damping", config.noise)
     for _ in range(chunks):
-        data = sample(config, g, (10_000,))
+        data = sample(config, g, (2_000,))
         plain = gradient(W, data, _LOGIT)
         # λ is held fixed by choosing rho in each draw, so that the prediction needs no average
         rho = lam * config.n_examples * norm(plain)[..., 0, 0] / (3 * _LOGIT)
@@ -123,29 +124,38 @@ def _damping(plan: Plan, config: DataConfig, W: Tensor, a: float, chunks: int) -
     return ratio(torch.cat([s for s, _ in sums]), torch.cat([p for _, p in sums]))
 
 
-def _measure_damping(plan: Plan) -> list[Quantity]:
-    # the control puts independent noise where orthogonal is assumed, and the other way round
-    kinds = ("gaussian", "orthogonal") if plan.broken else ("orthogonal", "gaussian")
-    few = DataConfig(n_examples=3, dim=6, alpha=0.7, sigma_noise=0.5, noise=kinds[0])
-    W = init(1, few.dim, 0.3, plan.generator(5, few.dim))
+# the control puts independent noise where orthogonal is assumed, and the other way round
+_FEW = DataConfig(n_examples=3, dim=6, alpha=0.7, sigma_noise=0.5)
+
+
+def _kind(plan: Plan, noise: str) -> str:
+    other = {"gaussian": "orthogonal", "orthogonal": "gaussian"}
+    return other[noise] if plan.broken else noise
+
+
+def _orthogonal_damping(plan: Plan) -> list[Quantity]:
+    few = replace(_FEW, noise=_kind(plan, "orthogonal"))
+    W = init(1, few.dim, 0.3, plan.fixed("orthogonal"))
     a = 0.02
-    lam = a / (few.sigma_noise**3 * float(W[0, 2:].norm()))
-    out = [
+    return [
         quantity(
             "mean damping, orthogonal patches",
-            _damping(plan, few, W, a, plan.size(100)),
+            _damping(plan, few, W, a, plan.size(40)),
             what="damping",
-            lam=lam,
+            lam=a / (few.sigma_noise**3 * float(W[0, 2:].norm())),
             sigma=few.sigma_noise,
             w_norm=float(W[0, 2:].norm()),
             dim_noise=few.dim - 2,
         )
     ]
-    many = DataConfig(n_examples=4, dim=6, alpha=0.5, sigma_noise=0.5, noise=kinds[1])
-    W = init(1, many.dim, 0.3, plan.generator(5, many.dim))
+
+
+def _independent_damping(plan: Plan) -> list[Quantity]:
+    many = replace(_FEW, n_examples=4, alpha=0.5, noise=_kind(plan, "gaussian"))
+    W = init(1, many.dim, 0.3, plan.fixed("independent"))
     a = 1e-6  # a derivative at 0: float64 leaves ten digits of the difference
-    damping = _damping(plan, many, W, a, plan.size(200))
-    out.append(
+    damping = _damping(plan, many, W, a, plan.size(100))
+    return [
         quantity(
             "slope of the damping in rho, independent patches",
             Estimate((1 - damping.mean) / a, damping.standard_error / a),
@@ -153,34 +163,37 @@ def _measure_damping(plan: Plan) -> list[Quantity]:
             dim_noise=many.dim - 2,
             n_examples=many.n_examples,
         )
-    )
-    out.append(_cross_terms(plan))
-    return out
+    ]
 
 
-def _cross_terms(plan: Plan) -> Quantity:
+def _cross_terms(plan: Plan) -> list[Quantity]:
     """What the other examples add to the first example's noise alignment, in few dimensions."""
     config = DataConfig(n_examples=3, dim=5, alpha=0.7, sigma_noise=0.5)
-    W = init(1, config.dim, 0.3, plan.generator(6))
-    data = sample(config, plan.generator(7), (plan.size(600_000),))
+    W = init(1, config.dim, 0.3, plan.fixed("cross"))
+    w = W[0, 2:]
     # the same first noise patch in every draw: (9) is conditional on it
     u = torch.tensor([0.4, -0.2, 0.9], dtype=torch.float64)
-    data.x[..., 0, 1, 2:] = u
-    w = W[0, 2:]
-    along = noise_projections(-gradient(W, data, _LOGIT), data)[..., 0, 0]
     own = 3 * _LOGIT / config.n_examples * (w @ u) ** 2 * (u @ u)
-    square = Estimate.of((along - own).square())
+    squares, g = [], plan.generator("cross")
+    for chunk in torch.arange(plan.size(300_000)).split(10_000):
+        data = sample(config, g, (len(chunk),))
+        data.x[..., 0, 1, 2:] = u
+        along = noise_projections(-gradient(W, data, _LOGIT), data)[..., 0, 0]
+        squares.append((along - own).square())
+    square = Estimate.of(torch.cat(squares))
     root = square.mean**0.5
-    return quantity(
-        "deviation of the cross terms",
-        Estimate(root, square.standard_error / (2 * root)),
-        what="cross",
-        sigma=config.sigma_noise,
-        n_examples=config.n_examples,
-        w_norm=float(w.norm()),
-        u_norm=float(u.norm()),
-        w_dot_u=float(w @ u),
-    )
+    return [
+        quantity(
+            "deviation of the cross terms",
+            Estimate(root, square.standard_error / (2 * root)),
+            what="cross",
+            sigma=config.sigma_noise,
+            n_examples=config.n_examples,
+            w_norm=float(w.norm()),
+            u_norm=float(u.norm()),
+            w_dot_u=float(w @ u),
+        )
+    ]
 
 
 def _predict_damping(given: Mapping[str, Any]) -> float:
@@ -204,26 +217,29 @@ def _predict_damping(given: Mapping[str, Any]) -> float:
 
 # --- Equation (11): the boundary with real logits ------------------------------------------------
 
-_INSIDE = DataConfig(n_examples=200, dim=1000, sigma_noise=0.05, noise="orthogonal")
-_OUTSIDE = DataConfig(n_examples=900, dim=1000, sigma_noise=0.02, noise="orthogonal")
-_REGIONS = (("inside", _INSIDE, 0.01, "<"), ("outside", _OUTSIDE, 0.1, ">"))
+_INSIDE = DataConfig(n_examples=100, dim=150, sigma_noise=0.1, noise="orthogonal")
+_OUTSIDE = DataConfig(n_examples=100, dim=150, sigma_noise=0.02, noise="orthogonal")
+_REGIONS = (("inside", _INSIDE, 0.01, "<"), ("outside", _OUTSIDE, 0.2, ">"))
 
 
-def _measure_boundary(plan: Plan) -> list[Quantity]:
-    frozen = _LOGIT if plan.broken else None
-    g = plan.generator(9)
-    mixed = DataConfig(
+def _mixed_slope(plan: Plan) -> list[Quantity]:
+    config = DataConfig(
         n_examples=60, dim=100, beta_fast=1.2, beta_slow=0.8, sigma_noise=0.3, noise="orthogonal"
     )
-    data = sample(mixed, g)
-    out = [_slope("d ratio / d rho, all terms alike", init(8, 100, 0.2, g), data, frozen)]
+    g = plan.generator("mixed")
+    data, W = sample(config, g), init(8, config.dim, 0.2, g)
+    return [_slope("d ratio / d rho, all terms alike", W, data, _LOGIT if plan.broken else None)]
+
+
+def _measure_regions(plan: Plan) -> list[Quantity]:
+    frozen = _LOGIT if plan.broken else None
+    out = []
     for name, config, sigma_init, side in _REGIONS:
         ratios = []
-        for s in range(plan.size(24)):
-            g = plan.generator(8, config.n_examples, s)
+        for s in range(plan.size(100)):
+            g = plan.generator(name, s)
             data = sample(config, g)
             W = init(8, config.dim, sigma_init, g)
-            frozen = _LOGIT if plan.broken else None
             # filters of one draw share its data: their mean is one sample
             ratios.append(_alignment_ratio(W, data, 0.05, frozen).mean())
             if s == 0:
@@ -312,13 +328,13 @@ CHECKS = (
     Check(
         "sam-noise-damping-gaussian",
         "noise is orthogonal, or independent, as stated (control: the one in place of the other)",
-        _measure_damping,
+        combine(_orthogonal_damping, _independent_damping, _cross_terms),
         _predict_damping,
     ),
     Check(
         "sam-boundary",
         "logits move (control: frozen logits, where damping always wins)",
-        _measure_boundary,
+        combine(_mixed_slope, _measure_regions),
         _predict_boundary,
     ),
 )

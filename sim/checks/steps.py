@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sim.checks.base import Check, Plan, Quantity, exact, quantity
-from sim.checks.fresh_data import Fresh, measure_network, time_ratio
+from sim.checks.base import Check, Plan, Quantity, combine, exact, quantity, unbroken
+from sim.checks.fresh_data import Fresh, noisy_network, steps_of_network, time_ratio
 from sim.data import DataConfig
 from sim.network import gradient, init
 from theory import convergence
@@ -117,11 +117,11 @@ _NOISE = Fresh(DataConfig(n_examples=6, dim=12, alpha=0.5, sigma_noise=0.5), 4, 
 _LOGIT, _FAR, _NOISE_LR, _NOISE_TARGET, _NOISE_STEPS = 0.5, 3.0, 0.125, 4.0, 90
 
 
-def _noisy_quadratic(plan: Plan) -> Quantity:
+def _noisy_quadratic(plan: Plan) -> list[Quantity]:
     """T_G/T_U of SGD on a quadratic, its noise the gradients of U(k) and G(k) at fixed filters."""
     runs = plan.size(800)
     g = plan.generator(44)
-    filters = init(8, _NOISE.config.dim, 1.0, g)
+    filters = init(8, _NOISE.config.dim, 1.0, plan.fixed("filters"))
     filters[:, :2] = 0  # then their mean gradient is 0
     filters *= 1.6 / filters.norm(dim=1, keepdim=True)
     start = torch.zeros_like(filters)
@@ -134,21 +134,18 @@ def _noisy_quadratic(plan: Plan) -> Quantity:
             slope = _SMOOTHNESS * W[arm]
             squares[arm].append(slope.square().sum((-1, -2)))
             W[arm] = W[arm] - _NOISE_LR * (slope + gradient(filters, batch, _LOGIT))
-    return quantity(
-        f"quadratic with the noise of U({_NOISE.k}) and G({_NOISE.k}): T_G/T_U",
-        time_ratio(squares, _NOISE_TARGET),
-        what="ratio",
-        noise_quartic=float(filters.square().sum(1).square().sum()),
-        # L_T, so small that its own error does not count
-        loss_left={
-            a: _SMOOTHNESS / 2 * float(w.square().sum((-1, -2)).mean()) for a, w in W.items()
-        },
-    )
-
-
-def _measure(plan: Plan) -> list[Quantity]:
-    out = [*_quadratic(plan), _noisy_quadratic(plan)]
-    return out if plan.broken else out + measure_network(plan)
+    return [
+        quantity(
+            f"quadratic with the noise of U({_NOISE.k}) and G({_NOISE.k}): T_G/T_U",
+            time_ratio({arm: torch.stack(s) for arm, s in squares.items()}, _NOISE_TARGET),
+            what="ratio",
+            noise_quartic=float(filters.square().sum(1).square().sum()),
+            # L_T, so small that its own error does not count
+            loss_left={
+                a: _SMOOTHNESS / 2 * float(w.square().sum((-1, -2)).mean()) for a, w in W.items()
+            },
+        )
+    ]
 
 
 def _predict(given: Mapping[str, Any]) -> float:
@@ -200,7 +197,7 @@ CHECKS = (
     Check(
         "steps-to-target",
         "noise is fresh at every step (control: it is drawn once; synthetic noise is a copy)",
-        _measure,
+        combine(_quadratic, _noisy_quadratic, unbroken(steps_of_network), unbroken(noisy_network)),
         _predict,
     ),
 )

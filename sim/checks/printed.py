@@ -1,0 +1,578 @@
+"""What `python -m theory predict` prints, measured to rounding at values that are not its defaults.
+
+Tiny data sets of which all labels, all mini-batches and, by quadrature, all noise are gone through.
+Where a prediction is a mean over W⁽⁰⁾, filters are taken whose sums of fourth powers are the
+average ones, (27). Nothing here is measured for a control: what a check draws is enough for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sim.checks.base import ROUNDING, Plan, Quantity, exact
+from sim.checks.gradients import mean_over_batches, pair_shares
+from sim.checks.quadrature import Rule, normal, planted, signed
+from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
+from sim.measure import noise_alignment, noise_projections
+from sim.network import Activation, gradient, init, logit_term, norm, output
+from sim.optim import sam_gradient
+from theory.claims import CLAIMS
+from theory.family import Family
+
+_LOGIT = 0.35
+_STEP = 1e-6
+_DIFFERENCE = 1e-6  # relative error allowed to a difference quotient
+
+
+def predicted(claim: str, key: str, **inputs: Any) -> float:
+    """What `python -m theory predict claim` prints as `key`."""
+    return CLAIMS[claim].predict(**inputs)[key]
+
+
+def or_printed(own: Callable[[Mapping[str, Any]], float]) -> Callable[[Mapping[str, Any]], float]:
+    """A check's `predict` that also knows the quantities of this module."""
+
+    def predict(given: Mapping[str, Any]) -> float:
+        if given.get("what") == "printed":
+            return predicted(given["claim"], given["key"], **given["inputs"])
+        return own(given)
+
+    return predict
+
+
+def _printed(
+    claim: str, measured: Mapping[str, Any], note: str, rounding: float = ROUNDING, **inputs: Any
+) -> list[Quantity]:
+    """A quantity for each key that the claim prints for these inputs."""
+    return [
+        exact(
+            f"{key.replace('_', ' ')} as printed, {note}",
+            value,
+            rounding,
+            what="printed",
+            claim=claim,
+            key=key,
+            inputs=inputs,
+        )
+        for key, value in measured.items()
+    ]
+
+
+# --- Data sets and filters -----------------------------------------------------------------------
+
+
+def _noisy(data: Dataset, first: Rule, others: Rule, member: Family | None = None) -> _Noisy:
+    """One data set with all nodes as its noise, and their weights; member: its synthetic ones."""
+    found, weight = planted(data, first, others)
+    n = data.n_original
+    if member is not None and found.n > n:
+        tau, amplitude = member.kept_noise, member.amplitude
+        off = data.config.noise_from
+        own, source = found.x[:, n:, 1:, off:], found.x[:, found.source[n:], 1:, off:]
+        found.x[:, n:, 1:, off:] = amplitude * (tau * source + (1 - tau**2) ** 0.5 * own)
+    return found, weight
+
+
+_Noisy = tuple[Dataset, Tensor]
+
+
+def _typical_filters(config: DataConfig, sigma_init: float) -> Tensor:
+    """Two filters with the sums of fourth powers that W⁽⁰⁾ has on average, (27)."""
+    d = config.dim_noise
+    W = torch.ones(2, config.dim, dtype=torch.float64)
+    W[1, 1::2] = -1.0
+    W[:, :2] *= 3**0.25 * sigma_init
+    W[:, 2:] *= (d * (d + 2)) ** 0.25 * sigma_init / d**0.5
+    return W
+
+
+def _pooled(W: Tensor, data: Dataset, weight: Tensor) -> float:
+    """E of the sum of y⟨−∇_{w_j}L, ξ⟩ over I_{j,+} over E|I_{j,+}|."""
+    along = noise_projections(-gradient(W, data, _LOGIT), data)
+    on = noise_projections(W, data) > 0
+    total = torch.where(on, along, 0.0).sum((-1, -2)) @ weight
+    return float(total / (on.double().sum((-1, -2)) @ weight))
+
+
+# --- Lemma 1 -------------------------------------------------------------------------------------
+
+
+def moments(plan: Plan) -> list[Quantity]:
+    """(M3), (M4) for one patch and for a pair that shares a part."""
+    out = []
+    for dim, tau, amplitude in ((2, 0.7, 0.9), (3, 0.4, 1.3)):
+        config = DataConfig(n_examples=2, dim=dim + 2, alpha=0.5, sigma_noise=0.8)
+        data, weight = planted(sample(config, plan.generator("pair")), normal(4), normal(4))
+        xi, fresh = data.x[:, 0, 1, 2:], data.x[:, 1, 1, 2:]
+        made = amplitude * (tau * xi + (1 - tau**2) ** 0.5 * fresh)
+        w = torch.tensor([1.2, 0.5, -0.3], dtype=torch.float64)[:dim]
+        along, squared = xi @ w, xi.square().sum(1)
+        measured = {
+            "noise_strength": (along**2 * squared) @ weight,
+            "noise_second_moment": (along**4 * squared) @ weight,
+            "shared_noise_covariance": (along**2 * (made @ w) ** 2 * (xi * made).sum(1)) @ weight,
+        }
+        given = {"sigma_noise": 0.8, "dim_noise": dim, "w_norm": float(w.norm())}
+        given |= {"kept_noise": tau, "amplitude": amplitude}
+        out += _printed("gaussian-moments", measured, f"d'={dim}", **given)
+    return out
+
+
+# --- Theorem 4.1 ---------------------------------------------------------------------------------
+
+
+def sam_features(plan: Plan) -> list[Quantity]:
+    """(4), (5)."""
+    config = DataConfig(5, 6, alpha=0.6, beta_fast=1.3, beta_slow=0.7, sigma_noise=0.2)
+    data, rho = sample(config, plan.generator("features")), 0.1
+    W = torch.full((1, config.dim), 0.4, dtype=torch.float64)
+    plain, moved = gradient(W, data, _LOGIT), sam_gradient(W, data, rho, _LOGIT)
+    out = []
+    for v, name, beta, share in ((FAST, "fast", 1.3, 0.6), (SLOW, "slow", 0.7, 0.4)):
+        factor = moved[0, v] / plain[0, v]
+        measured = {"kappa": (1 - factor.sqrt()) / W[0, v], "factor": factor}
+        given = {"rho": rho, "beta": beta, "mean_logit": share * _LOGIT}
+        given |= {"gradient_norm": float(norm(plain)), "projection": 0.4}
+        out += _printed("sam-feature-factor", measured, f"v_{name}", **given)
+    return out
+
+
+def sam_noise(plan: Plan) -> list[Quantity]:
+    """(6), (7)."""
+    config = DataConfig(3, 9, alpha=0.6, sigma_noise=0.7, noise="orthogonal")
+    g = plan.generator("noise")
+    data, W, rho = sample(config, g), init(1, config.dim, 0.5, g), 0.05
+    plain, moved = gradient(W, data, _LOGIT), sam_gradient(W, data, rho, _LOGIT)
+    factor = (noise_projections(moved, data) / noise_projections(plain, data))[0, 0]
+    projection = float(noise_projections(W, data)[0, 0])
+    squared = float(data.x[0, 1].square().sum())
+    measured = {"lambda": (1 - factor.sqrt()) / (projection * squared), "factor": factor}
+    given = {"rho": rho, "logit": _LOGIT, "n_examples": 3, "gradient_norm": float(norm(plain))}
+    given |= {"projection": projection, "squared_norm": squared}
+    return _printed("sam-noise-damping", measured, "n=3", **given)
+
+
+def sam_damping(plan: Plan) -> list[Quantity]:
+    """(8), (9), (31): means over all noise of one filter along the first axis off the features."""
+    n, sigma, w_norm, a = 2, 0.6, 1.3, 0.02
+    config = DataConfig(n, 4, alpha=0.5, sigma_noise=sigma)
+    W = torch.zeros(1, config.dim, dtype=torch.float64)
+    W[0, 2] = w_norm
+    independent, weight = planted(sample(config, plan.generator("all")), signed(6), normal(4))
+    alone = replace(independent, x=independent.x.clone())
+    alone.x[:, 1, 1] = 0.0  # orthogonal to any other
+    lam = a / (sigma**3 * w_norm)
+
+    def mean(data: Dataset, factor: float) -> float:
+        """E of the first patch's alignment on I_{j,+} under SAM over that under GD, at λ."""
+        plain = gradient(W, data, _LOGIT)
+        rho = factor * lam * n * norm(plain)[..., 0, 0] / (3 * _LOGIT)
+        on = noise_projections(W, data)[:, 0, 0] > 0
+        sums = [
+            torch.where(on, noise_projections(-grad, data)[:, 0, 0], 0.0) @ weight
+            for grad in (sam_gradient(W, data, rho, _LOGIT), plain)
+        ]
+        return float(sums[0] / sums[1])
+
+    def slope(data: Dataset) -> float:
+        """Of the mean in a at 0: with frozen logits it is 1 − slope a + c a²."""
+        return (4 * (1 - mean(data, 1.0)) - (1 - mean(data, 2.0))) / (2 * a)
+
+    measured = {
+        "damping_orthogonal": mean(alone, 1.0),
+        "slope_orthogonal": slope(alone),
+        "slope_independent": slope(independent),
+    }
+    given = {"logit": _LOGIT, "sigma_noise": sigma, "w_norm": w_norm, "dim_noise": 2}
+    given |= {"gradient_norm": 0.7, "rho": lam * n * 0.7 / (3 * _LOGIT), "n_examples": n}
+    claim = "sam-noise-damping-gaussian"
+    out = _printed(claim, measured, f"n={n} d'=2", **given)
+    # what two others add to a patch of the typical length and projection
+    data, weight = planted(
+        sample(replace(config, n_examples=3), plan.generator("others")), normal(4), normal(4)
+    )
+    data.x[:, 0, 1, 2:] = sigma
+    along = noise_projections(-gradient(W, data, _LOGIT), data)[:, 0, 0]
+    deviation = (along.square() @ weight - (along @ weight) ** 2).sqrt()
+    given |= {"n_examples": 3}
+    return out + _printed(claim, {"cross_term_deviation": deviation}, "n=3 d'=2", **given)
+
+
+def sam_boundary(plan: Plan) -> list[Quantity]:
+    """(10), (11) for a filter that one example alone pulls, with the network's own logits."""
+    config = DataConfig(3, 8, alpha=2 / 3, beta_fast=1.2, sigma_noise=0.6, noise="orthogonal")
+    g = plan.generator("one")
+    data, W, rho = sample(config, g), init(2, config.dim, 0.6, g), 0.2
+    pulled = torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64)
+    patches = data.x[:, 1]
+    squared = patches.square().sum(-1)
+    along = data.y * (patches @ W[0])
+    W[0] += ((along.abs() * pulled - along) * data.y / squared) @ patches
+    up = gradient(W, data)
+    h = rho / float(norm(up))
+
+    def slope(read: Callable[[Tensor], Tensor]) -> Tensor:
+        return (read(W + _STEP * up) - read(W - _STEP * up)) / (2 * _STEP)
+
+    margin = slope(lambda at: data.y * output(at, data.x))[0]
+    aligned = slope(lambda at: noise_alignment(gradient(at, data), W, data)[0])
+    base = noise_alignment(up, W, data)[0]
+    terms = logit_term(W, data)
+    projections = noise_projections(W, data)[0]
+    given = {
+        "rho": rho,
+        "gradient_norm": float(norm(up)),
+        "n_examples": 3,
+        "beta": 1.2,
+        "mean_logit": float((terms * data.is_fast).mean()),
+        "feature_quartic": float(W[:, FAST].pow(4).sum()),
+        "logit": float(terms[0]),
+        "noise_quartic": float(projections.pow(4).sum() * squared[0]),
+        "projection": float(projections[0]),
+        "squared_norm": float(squared[0]),
+    }
+    measured = {"margin_drop": -h * margin, "sam_over_gd": 1 + h * aligned / base}
+    return _printed("sam-boundary", measured, "n=3", _DIFFERENCE, **given)
+
+
+# --- Theorem 4.2 ---------------------------------------------------------------------------------
+
+
+def growth_ratio(plan: Plan) -> list[Quantity]:
+    """(13): slow over fast growth at matched filters."""
+    config, k = DataConfig(10, 6, alpha=0.7, beta_fast=1.2, beta_slow=0.6, sigma_noise=0.2), 3
+    data = sample(config, plan.generator("growth"))
+    W = torch.full((1, config.dim), 0.4, dtype=torch.float64)
+    grad = gradient(W, upsample(data, k), _LOGIT)[0]
+    given = {"alpha": 0.7, "beta_fast": 1.2, "beta_slow": 0.6, "k": k}
+    measured = {"slow_over_fast": grad[SLOW] / grad[FAST]}
+    return _printed("amplification", measured, f"k={k}", **given)
+
+
+_LINE = DataConfig(3, 3, alpha=2 / 3, sigma_noise=0.4)
+
+
+def _on_a_line(plan: Plan, k: int, factor: float) -> tuple[float, float]:
+    """NoiseAlign of U(k), and of G(k) with synthetic noise `factor` times as large, d' = 1."""
+    W = torch.tensor([[0.3, 0.2, 0.7]], dtype=torch.float64)
+    g = plan.generator("line")
+    one = sample(_LINE, g)
+    made, weight = _noisy(generate(one, k, g), normal(4), normal(4), Family(k, amplitude=factor))
+    up = upsample(made.take(torch.arange(one.n)), k)
+    return _pooled(W, up, weight), _pooled(W, made, weight)
+
+
+def alignments(plan: Plan) -> list[Quantity]:
+    """(18) to (20)."""
+    out = []
+    for k, factor in ((2, 1.25), (3, 0.8)):
+        up, made = _on_a_line(plan, k, factor)
+        nodes = planted(sample(_LINE, plan.generator("line")), normal(4), normal(4))
+        square = nodes[0].x[:, 0, 1, 2].square()
+        strengths = [(square * s**2).square() @ nodes[1] for s in (factor, 1.0)]
+        measured = {
+            "generated_over_upsampled": made / up,
+            "noise_ratio": strengths[0] / strengths[1],
+            "tolerance": _equal_noise(plan, k),
+        }
+        given = {"alpha": 2 / 3, "k": k, "sigma_noise": 0.4, "sigma_synthetic": 0.4 * factor}
+        out += _printed("noise-alignment", measured, f"k={k}", **given)
+    return out
+
+
+def _equal_noise(plan: Plan, k: int) -> float:
+    """The r at which G(k) aligns as much as U(k): its mean is linear in r."""
+    up, low = _on_a_line(plan, k, 1.0)
+    high = _on_a_line(plan, k, 2.0)[1]
+    return 1 + 15 * (up - low) / (high - low)
+
+
+def tolerances(plan: Plan) -> list[Quantity]:
+    """(20)."""
+    out = []
+    for k in (2, 3):
+        r = _equal_noise(plan, k)
+        measured = {"tolerance": r, "sigma_ratio": r**0.25}
+        out += _printed("noise-tolerance", measured, f"k={k}", k=k)
+    return out
+
+
+# --- The family ----------------------------------------------------------------------------------
+
+
+def family(plan: Plan) -> list[Quantity]:
+    """(F1) to (F3) over all independent noise."""
+    W = torch.tensor([[0.5, 0.5, 0.7]], dtype=torch.float64)
+    out = []
+    for k, c, tau, amplitude in ((2, 0.8, 0.6, 1.2), (3, 0.6, 0.7, 0.8)):
+        g = plan.generator("line")
+        one, member = sample(_LINE, g), Family(k, c, tau, amplitude)
+        # an even number of nodes: none has ⟨w,ξ⟩ = 0, and each has its opposite
+        made, weight = _noisy(generate(one, k, g, fidelity=c), normal(4), normal(4), member)
+        alone = made.take(torch.arange(one.n))
+        growths = [weight @ -gradient(W, data, _LOGIT)[:, 0] for data in (made, alone)]
+        gain, before = (growth[SLOW] / growth[FAST] for growth in growths)
+        own, up, base = (_pooled(W, d, weight) for d in (made, upsample(alone, k), alone))
+        effective_k = float(gain / before)
+        measured = {
+            "effective_k": effective_k,
+            "k_star": 1 + (1 / float(before) - 1) * (k - 1) / (effective_k - 1),
+            "noise_weight": own / base * made.n / one.n,
+            "noise_over_upsampled": own / up,
+        }
+        given = {"alpha": 2 / 3, "beta_fast": 1.0, "beta_slow": 0.3, "k": k, "fidelity": c}
+        given |= {"kept_noise": tau, "amplitude": amplitude}
+        out += _printed("family", measured, f"k={k}", **given)
+    return out
+
+
+# --- Theorem 4.3 ---------------------------------------------------------------------------------
+
+_SIGMA_INIT, _SIGMA = 0.7, 0.5
+_PAIR = DataConfig(2, 3, alpha=0.5, beta_fast=1.2, beta_slow=0.8, sigma_noise=_SIGMA)
+_BATCHES = (
+    # world, k, batch size, with replacement
+    (replace(_PAIR, n_examples=3, alpha=0.6), 2, 3, False),
+    (_PAIR, 3, 2, False),
+    (replace(_PAIR, dim=4), 2, 2, True),
+    (replace(_PAIR, n_patches=3), 2, 2, False),
+)
+
+
+def _variance(
+    W: Tensor, parts: list[tuple[float, Dataset, Tensor]], batch_size: int, replacement: bool
+) -> float:
+    """E‖g‖² − ‖Eg‖² of a mini-batch gradient over data sets (probability, nodes, weights)."""
+    square, centre = torch.zeros(()).double(), torch.zeros_like(W)
+    for chance, data, weight in parts:
+        pairs = pair_shares(data.n, batch_size, replacement)
+        squares, means = mean_over_batches(W, data, pairs, _LOGIT)
+        square = square + chance * (weight @ squares)
+        centre = centre + chance * torch.tensordot(weight, means, 1)
+    return float(square - centre.square().sum())
+
+
+def _arms(plan: Plan, config: DataConfig, member: Family) -> dict[str, tuple[Dataset, Tensor]]:
+    """The original data, U(k) and the member's, with all their noise."""
+    g, k = plan.generator("arms"), int(member.k)
+    one = sample(config, g)
+    bare = generate(one, k, g, fidelity=member.fidelity)
+    made, weight = _noisy(bare, normal(4), normal(4), member)
+    alone = made.take(torch.arange(one.n))
+    return {
+        "original": (alone, weight),
+        "upsampled": (upsample(alone, k), weight),
+        "generated": (made, weight),
+    }
+
+
+def _world(config: DataConfig) -> dict[str, Any]:
+    """What `theory predict` needs to know of it, and of the filters."""
+    names = ("n_examples", "dim", "n_patches", "alpha", "beta_fast", "beta_slow", "sigma_noise")
+    return {name: getattr(config, name) for name in names} | {
+        "filters": 2,
+        "sigma_init": _SIGMA_INIT,
+        "logit": _LOGIT,
+    }
+
+
+def gradient_variances(plan: Plan) -> list[Quantity]:
+    """(21) to (27)."""
+    out = []
+    for config, k, batch_size, replacement in _BATCHES:
+        W = _typical_filters(config, _SIGMA_INIT)
+        member = Family(k, amplitude=1.15)
+        measured = {
+            arm: _variance(W, [(1.0, *data)], batch_size, replacement)
+            for arm, data in _arms(plan, config, member).items()
+        }
+        measured["ratio"] = measured["upsampled"] / measured["generated"]
+        given = _world(config) | {"sigma_synthetic": 1.15 * _SIGMA, "k": k}
+        given |= {"batch_size": batch_size, "replacement": replacement}
+        out += _printed("gradient-variance", measured, _note(config, k, given), **given)
+    return out
+
+
+def _note(config: DataConfig, k: int, given: Mapping[str, Any]) -> str:
+    note = f"k={k} B={given['batch_size']} P={config.n_patches} d'={config.dim_noise}"
+    return note + " with replacement" * given["replacement"]
+
+
+def family_variances(plan: Plan) -> list[Quantity]:
+    """(F4) to (F6), at fixed counts and at binomial ones."""
+    out = []
+    for config, k, batch_size, replacement in _BATCHES:
+        W = _typical_filters(config, _SIGMA_INIT)
+        member = Family(k, 0.8, 0.6, 1.2)
+        for random in (False, True) if config.n_examples == 2 else (False,):
+            config = replace(config, alpha=0.4 if random else config.alpha)
+            parts = [(1.0, _arms(plan, config, member))]
+            if random:
+                chances = ((0.36, 0.0), (0.48, 0.5), (0.16, 1.0))  # of each share of fast examples
+                parts = [
+                    (chance, _arms(plan, _with_fast(config, share), member))
+                    for chance, share in chances
+                ]
+            own, up = (
+                _variance(W, [(p, *arms[arm]) for p, arms in parts], batch_size, replacement)
+                for arm in ("generated", "upsampled")
+            )
+            measured = {"variance": own, "upsampled": up, "ratio": own / up}
+            given = _world(config) | {"k": k, "fidelity": 0.8, "kept_noise": 0.6}
+            given |= {"amplitude": 1.2, "batch_size": batch_size, "replacement": replacement}
+            given |= {"random_counts": random}
+            note = _note(config, k, given) + ", random counts" * random
+            out += _printed("family-variance", measured, note, **given)
+    return out
+
+
+def _with_fast(config: DataConfig, share: float) -> DataConfig:
+    """With this share of fast examples, which may be none or all."""
+    # alpha has to be inside (0, 1): of two examples, this much rounds to the share
+    return replace(config, alpha=min(max(share, 0.1), 0.9))
+
+
+def more_patches(plan: Plan) -> list[Quantity]:
+    """(21) for one example of P patches."""
+    out = []
+    for n_patches, dim in ((3, 4), (4, 3)):
+        noise = []
+        for patches in (n_patches, 2):
+            config = replace(_PAIR, n_patches=patches, dim=dim)
+            one = sample(config, plan.generator("one")).take(torch.tensor([0]))
+            data, weight = planted(one, normal(4), normal(4))
+            W = _typical_filters(config, _SIGMA_INIT)
+            squares = gradient(W, data, _LOGIT)[..., 2:].square().sum((-1, -2))
+            noise.append(float(squares @ weight))
+        measured = {"noise": noise[0], "over_two_patches": noise[0] / noise[1]}
+        given = {"n_patches": n_patches, "sigma_noise": _SIGMA, "logit": _LOGIT, "filters": 2}
+        given |= {"dim": dim, "sigma_init": _SIGMA_INIT}
+        out += _printed("more-patches", measured, f"P={n_patches}", **given)
+    return out
+
+
+# --- Beyond the paper's setting ------------------------------------------------------------------
+
+
+def activations(plan: Plan) -> list[Quantity]:
+    """(E2), (E3), (E5): one example's feature gradient at both labels; growth and alignment."""
+    out = []
+    beta, projection = 1.2, 0.7
+    for activation in (*map(Activation, (2, 3, 5)), Activation(2, True), Activation(3, True)):
+        q, rectified = activation.power, activation.rectified
+        config = DataConfig(2, 3, alpha=0.5, beta_fast=beta, sigma_noise=0.0)
+        one = sample(config, plan.generator("label")).take(torch.tensor([0]))
+        x = torch.zeros(2, 1, 2, 3, dtype=torch.float64)
+        y = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+        x[:, 0, 0, FAST] = beta * y[:, 0]
+        W = torch.tensor([[projection, 0.0, 0.0]], dtype=torch.float64)
+        along = gradient(W, replace(one, x=x, y=y), _LOGIT, activation)[:, 0, FAST]
+        square = (q * _LOGIT * beta**q * projection ** (q - 1)) ** 2
+        mean = float(along.mean() ** 2) / square
+        measured = {"mean_part": mean, "label_part": float(along.square().mean()) / square - mean}
+        given = {"power": q, "rectified": rectified, "beta_fast": beta}
+        given |= {"alpha": 0.6, "beta_slow": 0.7, "k": 3}
+        note = f"{'ReLU' if rectified else 'z'}^{q}"
+        out += _printed("activation", measured, note, **given)
+    return out
+
+
+def classes(plan: Plan) -> list[Quantity]:
+    """(E9): the mean over labels of a feature's growth, over the cube's."""
+    out = []
+    beta, positive = 1.2, 0.7
+    config = DataConfig(2, 3, alpha=0.5, beta_fast=beta, sigma_noise=0.0)
+    one = sample(config, plan.generator("label")).take(torch.tensor([0]))
+    x = torch.zeros(2, 1, 2, 3, dtype=torch.float64)
+    y = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    x[:, 0, 0, FAST] = beta * y[:, 0]
+    chance = torch.tensor([positive, 1 - positive], dtype=torch.float64)
+    for activation in (Activation(2), Activation(3), Activation(2, True), Activation(3, True)):
+        for projection in (0.7, -0.6):
+            q, rectified = activation.power, activation.rectified
+            W = torch.tensor([[projection, 0.0, 0.0]], dtype=torch.float64)
+            along = -gradient(W, replace(one, x=x, y=y), _LOGIT, activation)[:, 0, FAST]
+            unit = q * _LOGIT * beta**q * abs(projection) ** (q - 1)
+            given = {"positive": positive, "projection": projection, "power": q}
+            given |= {"rectified": rectified}
+            note = f"{'ReLU' if rectified else 'z'}^{q} at <w,v>={projection}"
+            measured = {"growth": float(chance @ along) / unit}
+            out += _printed("class-imbalance", measured, note, **given)
+    return out
+
+
+def isotropic(plan: Plan) -> list[Quantity]:
+    """(E10): the spread of the slow feature's gradient, over all noise in all coordinates."""
+    out = []
+    base = DataConfig(3, 3, alpha=0.6, beta_slow=0.8, sigma_noise=0.5, noise="isotropic")
+    W = torch.tensor([[0.0, 0.8, 0.6]], dtype=torch.float64)
+    for config, k, arms in (
+        (base, 2, ("upsampled", "generated")),
+        (replace(base, n_examples=2, alpha=0.5, n_patches=3), 3, ("upsampled",)),
+    ):
+        g = plan.generator("isotropic")
+        one = sample(config, g)
+        measured = {}
+        for arm in arms:
+            bare = one if arm == "upsampled" else generate(one, k, g)
+            # the filter does not see the first coordinate, whose noise is then no matter
+            data, weight = _noisy(bare, normal(1), normal(4), Family(k, amplitude=1.2))
+            data = upsample(data, k) if arm == "upsampled" else data
+            growth = gradient(W, data, _LOGIT)[:, 0, SLOW]
+            measured[arm] = (growth.square() @ weight - (growth @ weight) ** 2).sqrt()
+        given = {"n_examples": config.n_examples, "n_patches": config.n_patches, "k": k}
+        given |= {"alpha": config.alpha, "sigma_noise": 0.5, "sigma_synthetic": 0.6}
+        given |= {"w_norm": 1.0, "projection": 0.8, "logit": _LOGIT}
+        out += _printed("isotropic-noise", measured, f"k={k} P={config.n_patches}", **given)
+    return out
+
+
+# --- Corollary 4.4 -------------------------------------------------------------------------------
+
+
+def reused(plan: Plan) -> list[Quantity]:
+    """(C6), (C7) in units of one example's noise, at filters that see no feature."""
+    out = []
+    for config, k, batch_size, share in (
+        (replace(_PAIR, n_examples=3, alpha=0.6), 2, 3, 0.6),
+        (_PAIR, 3, 4, 0.9),
+    ):
+        W = _typical_filters(config, _SIGMA_INIT)
+        W[:, :2] = 0.0
+        parts: dict[str, tuple[float, float]] = {}
+        arms = _arms(plan, config, Family(k))
+        for arm, (data, weight) in arms.items():
+            full = float(gradient(W, data, _LOGIT).square().sum((-1, -2)) @ weight)
+            parts[arm] = full, _variance(W, [(1.0, data, weight)], batch_size, False) - full
+        one = arms["original"][0].take(torch.tensor([0]))
+        noise = float(gradient(W, one, _LOGIT).square().sum((-1, -2)) @ arms["original"][1])
+        (bias_up, batch_up), (bias_made, batch_made) = parts["upsampled"], parts["generated"]
+        measured = {
+            "bias_upsampled": bias_up,
+            "bias_generated": bias_made,
+            "batch_variance_upsampled": batch_up,
+            "batch_variance_generated": batch_made,
+            "penalty": bias_up - bias_made + share * (batch_up - batch_made),
+        }
+        given = {"n_examples": config.n_examples, "alpha": config.alpha, "k": k}
+        given |= {"batch_size": batch_size, "noise": noise, "lr": share / 2, "smoothness": 2.0}
+        out += _printed("reused-data", measured, f"k={k} B={batch_size}", **given)
+    return out
+
+
+def whole_run(plan: Plan) -> list[Quantity]:
+    """(29): errors of a network with the fast feature alone, on both labels and opposite noise."""
+    config = DataConfig(10, 4, alpha=0.7, sigma_noise=0.2)
+    data, weight = planted(
+        sample(config, plan.generator("test")).take(torch.tensor([0, 9])), normal(2), normal(2)
+    )
+    W = torch.tensor([[1.0, 0.0, 0.3, 0.1]], dtype=torch.float64)
+    wrong = (data.y * output(W, data.x) < 0).double()
+    fast, slow = (weight @ wrong).tolist()
+    measured = {"upsampled": 0.7 * fast + 0.3 * slow}
+    return _printed("test-error", measured, "alpha=0.7", alpha=0.7)
