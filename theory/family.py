@@ -2,7 +2,9 @@
 
 A synthetic example keeps a share c of its source's feature (*fidelity*) and has noise
 γ = a(τξ + √(1−τ²) ξ') (*kept noise* τ, *amplitude* a). U(k) is (1, 1, 1), G(k) is
-(1, 0, σ_γ/σ_p). Equation numbers refer to theory/family.md.
+(1, 0, σ_γ/σ_p). `orthogonal`: the fresh parts ξ' are orthogonal to one another and to every
+original's noise, which is what `sim` draws for noise="orthogonal"; else all are independent.
+Equation numbers refer to theory/family.md.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from math import ceil, floor, hypot, inf, sqrt
 
 from theory.amplification import k_star, memorisation_ratio, n_augmented
 from theory.gradient_variance import Filters, single_sample_noise
-from theory.moments import noise_strength, shared_noise_covariance
+from theory.moments import noise_second_moment, noise_strength, shared_noise_covariance
 from theory.parameters import require
 from theory.world import World
 
@@ -70,7 +72,7 @@ def feature_shares(
     """What counts towards the fast and the slow feature in the mean gradient, equation (F1).
 
     E[N_e/N'] and E[(N_d + (k−1) N_d c³)/N']: the growth of v is 3 l beta_v³ share ⟨w_j,v⟩².
-    random_counts: the number of fast examples is binomial (N, alpha), not round(alpha N).
+    random_counts: the number of fast examples is binomial (N, alpha), not `world.n_fast`.
     """
     fast = slow = 0.0
     for p, n_fast in _counts(world, random_counts):
@@ -79,27 +81,39 @@ def feature_shares(
     return fast, slow
 
 
-def noise_weight(alpha: float, member: Family) -> float:
+def noise_weight(
+    alpha: float, member: Family, orthogonal: bool = False, dim_noise: int | None = None
+) -> float:
     """E NoiseAlign = (3 l/N') E[⟨w,ξ⟩²‖ξ‖²] × this weight, equation (F3).
 
-    [alpha + (1−alpha)(1 + (k−1)(aτ + a³τ + a⁴ + (k−2) a⁴τ²))] / (alpha + k(1−alpha)): the inner
-    sum makes k² for copies and 1 + (k−1) a⁴ for fresh noise.
+    [alpha + (1−alpha)(1 + (k−1)(aτ + a³τ D + a⁴ D' + (k−2) a⁴τ² D))] / (alpha + k(1−alpha)), in
+    which D = D' = 1 for independent noise, and for orthogonal noise in `dim_noise` = d' dimensions
+    D = (d'+2τ²)/(d'+2), D' = 1 − 4τ²(1−τ²)/(d'+2). The inner sum makes k² for copies and
+    1 + (k−1) a⁴ for fresh noise of either kind. Raises ParameterError where orthogonal noise is
+    given no dim_noise, or one that cannot hold the k directions of a slow example's group.
     """
-    return (alpha + (1 - alpha) * _alignments(member)) / n_augmented(1, alpha, member.k)
+    own = _alignments(member, orthogonal, dim_noise)
+    return (alpha + (1 - alpha) * own) / n_augmented(1, alpha, member.k)
 
 
 def family_alignment(
-    world: World, member: Family, w_norm: float, logit: float = 0.5, random_counts: bool = False
+    world: World,
+    member: Family,
+    w_norm: float,
+    logit: float = 0.5,
+    random_counts: bool = False,
+    orthogonal: bool = False,
 ) -> float:
     """E NoiseAlign_j of a member, equation (F3), at fixed or binomial counts of fast examples.
 
     (expected sum over I_{j,+}) / (expected size of I_{j,+}); w_norm = ‖w_j‖ off the features.
     """
     total = size = 0.0
+    own = _alignments(member, orthogonal, world.dim_noise)
     for p, n_fast in _counts(world, random_counts):
         n_slow = world.n_examples - n_fast
         n = n_fast + member.k * n_slow
-        total += p * (n_fast + n_slow * _alignments(member)) / n
+        total += p * (n_fast + n_slow * own) / n
         size += p * n
     return 3 * logit * noise_strength(world.sigma_noise, w_norm, world.dim_noise) * total / size
 
@@ -112,15 +126,19 @@ def family_variance(
     logit: float = 0.5,
     replacement: bool = False,
     random_counts: bool = False,
+    orthogonal: bool = False,
 ) -> float:
     """Mini-batch gradient variance of a member, equations (F4) to (F6); k a whole number.
 
     Over data noise, labels and batch, and with random_counts over the number of fast examples.
     filters: of given W, or `gradient_variance.expected_filters` for the mean over W⁽⁰⁾.
+    orthogonal: of noise that is, whose kind counts in (F5) for 0 < τ < 1 only.
     """
     total, moments = 0.0, [(0.0, 0.0), (0.0, 0.0)]
     for p, n_fast in _counts(world, random_counts):
-        total += p * _given_counts(world, filters, member, batch_size, logit, replacement, n_fast)
+        total += p * _given_counts(
+            world, filters, member, batch_size, logit, replacement, n_fast, orthogonal
+        )
         shares = _shares(world, member, n_fast)
         moments = [(m + p * s, q + p * s * s) for (m, q), s in zip(moments, shares, strict=True)]
     # law of total variance: the mean gradient moves with the two features' shares
@@ -134,7 +152,7 @@ def _counts(world: World, random_counts: bool) -> list[tuple[float, int]]:
     """Numbers of fast examples with their probabilities, equation (F6)."""
     n = world.n_examples
     if not random_counts:
-        return [(1.0, round(world.alpha * n))]
+        return [(1.0, world.n_fast)]
     from scipy.stats import binom  # half a second to import, and seldom needed
 
     return [(float(p), i) for i, p in enumerate(binom.pmf(range(n + 1), n, world.alpha))]
@@ -147,10 +165,49 @@ def _shares(world: World, member: Family, n_fast: int) -> tuple[float, float]:
     return n_fast / n, n_slow * effective_k(member) / n
 
 
-def _alignments(member: Family) -> float:
+def _alignments(member: Family, orthogonal: bool, dim_noise: int | None) -> float:
     """Alignments within the group of one slow example, in units of one patch's, equation (F3)."""
     k, tau, a = member.k, member.kept_noise, member.amplitude
-    return 1 + (k - 1) * (a * tau + a**3 * tau + a**4 + (k - 2) * a**4 * tau**2)
+    other = itself = 1.0
+    if orthogonal:
+        require(
+            dim_noise is not None and dim_noise >= k,
+            "dim_noise",
+            dim_noise,
+            f"at least k = {k:g} for orthogonal noise",
+        )
+        assert dim_noise is not None
+        # fresh parts that cannot point along the source's noise lean along w a little less
+        other = (dim_noise + 2 * tau**2) / (dim_noise + 2)
+        itself = 1 - 4 * tau**2 * (1 - tau**2) / (dim_noise + 2)
+    with_source = a * tau + a**3 * tau * other
+    return 1 + (k - 1) * (with_source + a**4 * itself + (k - 2) * a**4 * tau**2 * other)
+
+
+def _group_noise(
+    world: World, filters: Filters, member: Family, logit: float, orthogonal: bool
+) -> tuple[float, float, float]:
+    """S of a synthetic example, and C of it with its source and with a sibling, equation (F5)."""
+    sigma, d = world.sigma_noise, world.dim_noise
+    tau, a = member.kept_noise, member.amplitude
+    if orthogonal:
+        keep, lose, patch = tau**2, 1 - tau**2, noise_second_moment(sigma, d)
+        unit = sigma**6
+        moments = (
+            a**6 * (patch - 36 * unit * keep * lose),
+            a**3 * tau * (keep * patch + lose * unit * d),
+            a**6 * keep * (keep**2 * patch + unit * (2 * keep * d + lose * d**2 / (d + 2)) * lose),
+        )
+    else:
+        moments = (
+            noise_second_moment(a * sigma, d),
+            shared_noise_covariance(sigma, tau, a, d),
+            # two synthetics share τ²
+            shared_noise_covariance(sigma, tau**2, a**2, d),
+        )
+    scale = 9 * logit**2 * (world.n_patches - 1) * filters.noise_quartic
+    own, source, sibling = (scale * moment for moment in moments)
+    return own, source, sibling
 
 
 def _squares(world: World, filters: Filters, logit: float) -> tuple[float, float]:
@@ -167,6 +224,7 @@ def _given_counts(
     logit: float,
     replacement: bool,
     n_fast: int,
+    orthogonal: bool,
 ) -> float:
     """Variance at n_fast fast examples, equations (F4) and (F5)."""
     B, k, n_slow = batch_size, member.k, world.n_examples - n_fast
@@ -181,21 +239,10 @@ def _given_counts(
         )
     )
     finite = 1.0 if replacement else (n - B) / (n - 1)
-    noise, made = (
-        single_sample_noise(sigma, logit, filters, world.dim, world.n_patches)
-        for sigma in (world.sigma_noise, member.amplitude * world.sigma_noise)
-    )
+    noise = single_sample_noise(world.sigma_noise, logit, filters, world.dim, world.n_patches)
+    made, with_source, with_sibling = _group_noise(world, filters, member, logit, orthogonal)
     own = ((n - synthetic) * noise + synthetic * made) / n
-    # pairs of draws that share a source: a synthetic with it, and two synthetics (which share τ²)
-    tau, a = member.kept_noise, member.amplitude
-    with_source, with_sibling = (
-        (world.n_patches - 1)
-        * 9
-        * logit**2
-        * filters.noise_quartic
-        * shared_noise_covariance(world.sigma_noise, kept, amplitude, world.dim_noise)
-        for kept, amplitude in ((tau, a), (tau**2, a**2))
-    )
+    # pairs of draws that share a source: a synthetic with it, and two synthetics
     pairs = synthetic * (2 * with_source + (k - 2) * with_sibling)
     together = (n * own + pairs) / n**2 if replacement else pairs / (n * (n - 1))
     return (features * finite + own + (B - 1) * together) / B

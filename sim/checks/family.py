@@ -96,6 +96,8 @@ _ONE_STEP = (
     (replace(_FEW, n_patches=3), False, Family(4, 0.5, 0.8, 1.2)),
     (_UNEVEN, True, Family(3, 0.8, 0.6, 1.1)),
     (replace(_UNEVEN, n_patches=3), True, Family(2, 0.6, 0.4, 0.8)),
+    # as few dimensions as hold 7 orthogonal patches: the kind of noise counts for 8%
+    (replace(_FEW, dim=9, noise="orthogonal"), False, Family(3, 0.8, 0.6, 1.0)),
 )
 _CHUNK = 2_000  # data sets at a time: what fits into the processor's cache
 
@@ -165,11 +167,11 @@ def _mean_shares(plan: Plan) -> list[Quantity]:
 def _alignments(plan: Plan) -> list[Quantity]:
     """(F3) in expectation over data."""
     out = []
-    W = init(_FILTERS, _FEW.dim, _SIGMA_INIT, plan.fixed(62))
-    w_norm = float(W[:, 2:].square().sum(1).mean().sqrt())
     for case, (config, random, member) in enumerate(_ONE_STEP):
+        W = init(_FILTERS, config.dim, _SIGMA_INIT, plan.fixed(62))
+        w_norm = float(W[:, 2:].square().sum(1).mean().sqrt())
         g = plan.generator(63, case)
-        counts = _fast_counts(config, plan.size(40_000), random, g)
+        counts = _fast_counts(config, plan.size(16_000), random, g)
         parts = []
         for n_fast, draws in zip(*torch.unique(counts, return_counts=True), strict=True):
             for chunk in torch.arange(int(draws)).split(_CHUNK):
@@ -180,6 +182,7 @@ def _alignments(plan: Plan) -> list[Quantity]:
         own, size, bare, bare_size = torch.cat(parts, 1)
         given = {"world": config, "member": member, "random": random}
         label = f"{name_of(member)} P={config.n_patches}" + ", random counts" * random
+        label += ", orthogonal noise" * _is_orthogonal(config)
         out.append(
             quantity(
                 f"NoiseAlign, {label}", ratio(own, size), what="alignment", w_norm=w_norm, **given
@@ -192,6 +195,10 @@ def _alignments(plan: Plan) -> list[Quantity]:
             weight = Estimate(sums.mean * scale, sums.standard_error * scale)
             out.append(quantity(f"weight of noise, {label}", weight, what="weight", **given))
     return out
+
+
+def _is_orthogonal(config: DataConfig) -> bool:
+    return config.noise == "orthogonal"
 
 
 def _size(config: DataConfig, member: Family | int) -> int:
@@ -212,10 +219,17 @@ def _predict_one_step(given: Mapping[str, Any]) -> float:
         )
     if what == "alignment":
         return theory.family_alignment(
-            world, as_member(given["member"]), given["w_norm"], LOGIT, random
+            world,
+            as_member(given["member"]),
+            given["w_norm"],
+            LOGIT,
+            random,
+            orthogonal=_is_orthogonal(world),
         )
     if what == "weight":
-        return theory.noise_weight(world.alpha, as_member(given["member"]))
+        return theory.noise_weight(
+            world.share_fast, as_member(given["member"]), _is_orthogonal(world), world.dim_noise
+        )
     feature = SLOW if what == "slow" else FAST
     share = theory.feature_shares(world, as_member(given["member"]), random)[feature]
     return feature_gradient((world.beta_fast, world.beta_slow)[feature], share, LOGIT, 0.5)
@@ -248,6 +262,7 @@ class _Batches:
             + ", random counts" * self.random_counts
             + ", mean over W(0)" * self.random_filters
             + ", no noise" * (self.world.sigma_noise == 0)
+            + ", orthogonal noise" * _is_orthogonal(self.world)
         )
 
 
@@ -256,12 +271,14 @@ _VARIANCES = (
     _Batches(_BARE, Family(3, 0.8, 0.5, 0.9), 2, 1),
     _Batches(_BARE, Family(2, 0.6, 0.5, 0.9), 3, 1, replacement=True),
     # full batches, for which the terms in B − 1 and N' − 1 weigh most
-    _Batches(_LOUD, 2, 3, 280_000),
-    _Batches(_LOUD, Family(6, 0.9, 0.7, 1.3), 7, 70_000),
+    _Batches(_LOUD, 2, 3, 140_000),
+    _Batches(_LOUD, Family(6, 0.9, 0.7, 1.3), 7, 40_000),
     _Batches(_LOUD, Family(3, 0.9, 0.6, 0.9), 4, 16_000, replacement=True),
     _Batches(_THREE, Family(3, 0.7, 0.9, 0.8), 4, 12_000, random_filters=True),
     _Batches(_MIXED, Family(2, 0.8, 0.7, 1.1), 3, 12_000, random_counts=True),
     _Batches(_THREE, Family(3, 0.5, 0.8, 0.9), 3, 12_000, True, True, True),
+    # in as few dimensions as hold the patches: the kind of noise counts for 30%
+    _Batches(replace(_LOUD, dim=6, noise="orthogonal"), Family(3, 0.9, 0.7, 1.2), 4, 24_000),
 )
 
 
@@ -323,6 +340,7 @@ def _predict_variance(given: Mapping[str, Any]) -> float:
         LOGIT,
         case.replacement,
         case.random_counts,
+        _is_orthogonal(case.world),
     )
 
 
