@@ -5,9 +5,10 @@ Equation numbers refer to theory/amplification.md.
 
 from __future__ import annotations
 
-from math import inf, sqrt
+from math import exp, expm1, inf, log, sqrt
 
 from theory.moments import absolute_moment, noise_strength, patch_moment
+from theory.parameters import require
 
 
 def n_augmented(n_examples: float, alpha: float, k: float) -> float:
@@ -104,7 +105,11 @@ def generated_weight(alpha: float, k: float, r: float) -> float:
 
 
 def noise_ratio(sigma_noise: float, sigma_synthetic: float) -> float:
-    """r = E[⟨w,γ⟩²‖γ‖²] / E[⟨w,ξ⟩²‖ξ‖²] = (sigma_synthetic/sigma_noise)⁴, equation (18)."""
+    """r = E[⟨w,γ⟩²‖γ‖²] / E[⟨w,ξ⟩²‖ξ‖²] = (sigma_synthetic/sigma_noise)⁴, equation (18).
+
+    Raises ParameterError for sigma_noise = 0.
+    """
+    require(sigma_noise > 0, "sigma_noise", sigma_noise, "positive")
     return (sigma_synthetic / sigma_noise) ** 4
 
 
@@ -117,7 +122,11 @@ def generated_over_upsampled(
 
 
 def noise_tolerance(k: float) -> float:
-    """Generation aligns less with noise while r is below this: k + 1, equation (20), for k > 1."""
+    """Generation aligns less with noise while r is below this: k + 1, equation (20).
+
+    Raises ParameterError for k = 1, where U(k) and G(k) are the same data whatever r.
+    """
+    require(k > 1, "k", k, "above 1 (at k = 1 there are no synthetic examples)")
     return k + 1
 
 
@@ -135,7 +144,9 @@ def mean_alignment(
     in all. (15) reads the mean as a ratio of expectations and lacks the last term: patches of
     I_{j,+} lean the same way along w, and how many there are is random.
     """
-    lean = absolute_moment(1) * absolute_moment(3) * (1 - patches / (2.0**patches - 1))
+    # m/(2^m − 1), which for many patches is 0 and no overflow
+    alone = patches * exp(-patches * log(2)) / -expm1(-patches * log(2))
+    lean = absolute_moment(1) * absolute_moment(3) * (1 - alone)
     own = patch_moment(2, 1, dim_noise)
     return 3 * logit / n_examples * sigma_noise**4 * w_norm**2 * (own - lean)
 

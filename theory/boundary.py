@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from theory.moments import absolute_moment, patch_moment, squared_norm_moments
+from theory.parameters import require
 from theory.sharpness import independent_damping_slope
 from theory.world import World
 
@@ -57,6 +58,7 @@ def noise_slope(
     patches are a random orthogonal frame with independent χ lengths instead of independent. Exact
     where all l_i equal `logit` at W.
     """
+    _check(world, logit, orthogonal)
     gram = np.asarray(gram, dtype=float)
     norms = np.sqrt(np.diag(gram))
     cosine2 = gram**2 / np.outer(norms**2, norms**2)
@@ -77,6 +79,7 @@ def expected_noise_slope(
     rise is proportional to sigma_init⁴, damping to sigma_init. h is given: an average over W of
     measured ratios weighs each W by its own h = rho/‖∇L(W)‖, which is small where rise is large.
     """
+    _check(world, logit, orthogonal)
     d = world.dim_noise
     quartic, projection = squared_norm_moments(d, sigma_init)
     rise = _feature_rise(world, filters * projection, filters * projection, logit)
@@ -105,6 +108,7 @@ def feature_slope(
     For equal logits at W; exact without noise, else in expectation over it: what noise adds to the
     rise of a feature's examples has the same mean for both.
     """
+    require(0 < logit < 1, "logit", logit, "inside (0, 1)")
     evening, rise = 0.0, 0.0
     for sign, (share, beta), u in zip((1, -1), world.features, (fast, slow), strict=True):
         u = np.asarray(u, dtype=float)
@@ -122,6 +126,7 @@ def feature_sigma_boundary(world: World, filters: int, logit: float = 0.5) -> fl
     does not even the features out at any sigma_init (k* ≤ 1). For k* > 1 the rise always favours
     the fast one: p_e β_e³ > p_d β_d³ and β_e > β_d give p_e β_e⁶ > p_d β_d⁶.
     """
+    require(0 < logit < 1, "logit", logit, "inside (0, 1)")
     (p_fast, b_fast), (p_slow, b_slow) = world.features
     evening = 6 * logit * (p_fast * b_fast**3 - p_slow * b_slow**3) * _cube_over_square()
     rise = _feature_share(p_fast, b_fast, logit) - _feature_share(p_slow, b_slow, logit)
@@ -132,7 +137,20 @@ def feature_sigma_boundary(world: World, filters: int, logit: float = 0.5) -> fl
 
 def mean_length(dim: int) -> float:
     """E‖w‖ = √2 Γ((m+1)/2)/Γ(m/2) of a standard normal in m = `dim` dimensions, equation (B3)."""
+    if dim > 300:  # where the difference of two large logarithms has lost digits
+        return sqrt(dim) * (
+            1 - (1 - (1 + 5 / (4 * dim) * (1 - 21 / (80 * dim))) / (8 * dim)) / (4 * dim)
+        )
     return sqrt(2) * exp(lgamma((dim + 1) / 2) - lgamma(dim / 2))
+
+
+def _check(world: World, logit: float, orthogonal: bool) -> None:
+    """Raise ParameterError where NoiseAlign or its slope is not defined, for (B2) to (B4)."""
+    require(world.sigma_noise > 0, "sigma_noise", world.sigma_noise, "positive")
+    require(0 < logit < 1, "logit", logit, "inside (0, 1)")
+    patches = world.n_examples * (world.n_patches - 1)
+    allowed = f"at least {patches + 2}, for {patches} orthogonal noise patches off two features"
+    require(not orthogonal or patches <= world.dim_noise, "dim", world.dim, allowed)
 
 
 def _cube_over_square() -> float:

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from theory.amplification import k_star
 from theory.gradient_variance import same_noise_probability
 from theory.moments import absolute_moment, cross_term_variance, patch_moment
+from theory.parameters import require
 
 # --- activations ---------------------------------------------------------------------------------
 
@@ -46,8 +47,10 @@ def power_k_star(alpha: float, beta_fast: float, beta_slow: float, power: int) -
 def power_sigma_tolerance(k: float, power: int) -> float:
     """G(k) aligns less with noise while sigma_synthetic/sigma_noise is below this, equation (E3).
 
-    (k + 1)^(1/(q+1)); z^q with odd q, ReLU^q.
+    (k + 1)^(1/(q+1)); z^q with odd q, ReLU^q. Raises ParameterError for k = 1, where there are no
+    synthetic examples.
     """
+    require(k > 1, "k", k, "above 1 (at k = 1 there are no synthetic examples)")
     return (k + 1) ** (1 / (power + 1))
 
 

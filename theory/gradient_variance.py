@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from theory.moments import noise_second_moment, squared_norm_moments
+from theory.parameters import require
+from theory.world import both_kinds
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,10 @@ def batch_variance(
 
     k = 1 is the original data. `noise` = S(sigma_noise), `noise_synthetic` =
     S(sigma_synthetic) of equation (21), `features` = F of equation (22) at p_e = N_e/N'.
+    Raises ParameterError for a batch that does not fit, see `check_batch`.
     """
     n = n_fast + k * n_slow
+    check_batch(batch_size, n, replacement)
     b = batch_size
     feature_part = features / b if replacement else features / b * (n - b) / (n - 1)
     if generated:
@@ -90,6 +94,18 @@ def batch_variance(
         mean_noise = noise
         repeated = same_noise_probability(n_fast, n_slow, k, replacement)
     return feature_part + mean_noise / b * (1 + (b - 1) * repeated)
+
+
+def check_batch(batch_size: int, n_augmented: float, replacement: bool) -> None:
+    """Raise ParameterError unless batches of this size can be drawn from N' examples.
+
+    Without replacement 1 ≤ B ≤ N', and N' ≥ 2: of one example there is one batch only.
+    """
+    require(batch_size >= 1, "batch_size", batch_size, "at least 1")
+    if not replacement:
+        require(n_augmented > 1, "n_examples", n_augmented, "at least 2")
+        allowed = f"at most N' = {n_augmented:.12g}, or drawn with replacement"
+        require(batch_size <= n_augmented, "batch_size", batch_size, allowed)
 
 
 def upsampling_extra_term(alpha: float, k: float, batch_size: int, n_examples: int) -> float:
@@ -119,14 +135,18 @@ def gradient_variance(
 ) -> dict[str, float]:
     """Theorem 4.3 whole: variances "original", "upsampled", "generated"; equations (24), (25).
 
-    N_e = alpha N, rounded to the nearest whole number of examples; k = 1 for the original.
+    N_e by `world.n_fast`; k = 1 for the original, which is left out where N < B ≤ N' without
+    replacement: no such batch can be drawn from it. Raises ParameterError for B above N', and
+    where fast or slow examples are missing.
     """
-    n_fast = round(alpha * n_examples)
-    n_slow = n_examples - n_fast
+    n_fast, n_slow = both_kinds(n_examples, alpha)
+    check_batch(batch_size, n_fast + k * n_slow, replacement)
     noise = single_sample_noise(sigma_noise, logit, filters, dim, n_patches)
     synthetic = single_sample_noise(sigma_synthetic, logit, filters, dim, n_patches)
     result = {}
     for arm, copies in (("original", 1), ("upsampled", k), ("generated", k)):
+        if batch_size > n_fast + copies * n_slow and not replacement:
+            continue
         share_fast = n_fast / (n_fast + copies * n_slow)
         features = feature_variance(logit, beta_fast, beta_slow, share_fast, filters)
         result[arm] = batch_variance(
@@ -146,6 +166,9 @@ def gradient_variance(
 def variance_tolerance(k: float, batch_size: int, n_augmented: float) -> float:
     """The sigma_synthetic/sigma_noise below which V_G < V_U, equation (30); without replacement.
 
-    (1 + k (B − 1)/(N' − 1))^(1/6): 1 at B = 1, (k + 1)^(1/6) at the full batch B = N'.
+    (1 + k (B − 1)/(N' − 1))^(1/6): 1 at B = 1, (k + 1)^(1/6) at the full batch B = N'. Raises
+    ParameterError for k = 1, where there is no synthetic example, and for B above N'.
     """
+    require(k > 1, "k", k, "above 1 (at k = 1 there are no synthetic examples)")
+    check_batch(batch_size, n_augmented, replacement=False)
     return (1 + k * (batch_size - 1) / (n_augmented - 1)) ** (1 / 6)

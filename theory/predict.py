@@ -21,94 +21,121 @@ from theory import (
     sharpness,
 )
 from theory.parameters import require
-from theory.world import World
+from theory.world import World, both_kinds
 
 Prediction = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """What a parameter is, which values it may have, in words, and the test of that."""
+    """What a parameter is, and which values it may have.
+
+    Values lie between low and high, both included, beyond which no formula here would be sure to
+    give a finite and accurate number. zero: 0 is allowed too; signed: so are minus these values.
+    """
 
     meaning: str
-    allowed: str
-    accepts: Callable[[float], bool]
+    low: float = 1e-12
+    high: float = 1e12
+    zero: bool = False
+    signed: bool = False
+
+    @property
+    def allowed(self) -> str:
+        """The range in words."""
+        low, high = f"{self.low:g}", f"{self.high:g}"
+        between = f"between {low} and {high}"
+        if self.signed:
+            between += f", or between -{high} and -{low}"
+        return f"0, or {between}" if self.zero else between
+
+    def accepts(self, value: float) -> bool:
+        """Whether the value is in the range."""
+        if value == 0:
+            return self.zero
+        return self.low <= (abs(value) if self.signed else value) <= self.high
 
 
-def _any(meaning: str) -> Parameter:
-    return Parameter(meaning, "a finite number", lambda v: True)
+def _scale(meaning: str, zero: bool = False) -> Parameter:
+    return Parameter(meaning, zero=zero)
 
 
-def _positive(meaning: str) -> Parameter:
-    return Parameter(meaning, "positive", lambda v: v > 0)
+def _signed(meaning: str, zero: bool = True) -> Parameter:
+    return Parameter(meaning, zero=zero, signed=True)
 
 
-def _not_negative(meaning: str) -> Parameter:
-    return Parameter(meaning, "0 or more", lambda v: v >= 0)
+def _beta(meaning: str) -> Parameter:
+    return Parameter(meaning, 1e-6, 1e6)
 
 
-def _at_least(low: int, meaning: str) -> Parameter:
-    return Parameter(meaning, f"at least {low}", lambda v: v >= low)
+def _quartic(meaning: str) -> Parameter:
+    return Parameter(meaning, 1e-50, 1e50, zero=True)
+
+
+def _count(low: int, meaning: str) -> Parameter:
+    return Parameter(meaning, low, 1e12)
 
 
 def _share(meaning: str) -> Parameter:
-    return Parameter(meaning, "inside [0, 1]", lambda v: 0 <= v <= 1)
+    return Parameter(meaning, high=1, zero=True)
 
 
 def _minority(meaning: str) -> Parameter:
-    return Parameter(meaning, "inside [0, 1/2)", lambda v: 0 <= v < 0.5)
+    return Parameter(meaning, high=0.499999, zero=True)
+
+
+def _switch(meaning: str) -> Parameter:
+    return Parameter(meaning, 1, 1, zero=True)
 
 
 PARAMETERS = {
-    "alpha": Parameter("share of fast examples", "inside (0, 1)", lambda v: 0 < v < 1),
-    "amplitude": _not_negative("a: synthetic noise over original noise"),
-    "batch_size": _at_least(1, "B, examples in a mini-batch"),
-    "beta": _positive("strength of the feature"),
-    "beta_fast": _positive("strength of the fast feature"),
-    "beta_slow": _positive("strength of the slow feature, below beta_fast"),
-    "dim": _at_least(3, "d, dimensions of a patch: two features and noise"),
-    "dim_noise": _at_least(1, "d' = d - 2, dimensions of the noise"),
-    "feature_quartic": _not_negative("sum over filters of <w,v>^4"),
+    "alpha": Parameter("share of fast examples", 1e-6, 0.999999),
+    "amplitude": _scale("a: synthetic noise over original noise", zero=True),
+    "batch_size": _count(1, "B, examples in a mini-batch"),
+    "beta": _beta("strength of the feature"),
+    "beta_fast": _beta("strength of the fast feature"),
+    "beta_slow": _beta("strength of the slow feature, below beta_fast"),
+    "dim": _count(3, "d, dimensions of a patch: two features and noise"),
+    "dim_noise": _count(1, "d' = d - 2, dimensions of the noise"),
+    "feature_quartic": _quartic("sum over filters of <w,v>^4"),
     "fidelity": _share("c, share of its source's feature that a synthetic example keeps"),
     "fidelity_curve": _share("c at each point of a curve of strengths"),
-    "filters": _at_least(1, "J, number of filters"),
-    "gradient_norm": _positive("Frobenius norm of the loss gradient"),
-    "k": _at_least(1, "amplification: how often a slow example counts"),
+    "filters": _count(1, "J, number of filters"),
+    "gradient_norm": _scale("Frobenius norm of the loss gradient"),
+    "k": _count(1, "amplification: how often a slow example counts"),
     "kept_noise": _share("tau, share of the original's noise that is kept"),
     "kept_noise_curve": _share("tau at each point of that curve"),
     "label_noise": _minority("eta, share of wrong labels"),
     "label_noise_slow": _minority("eta, share of wrong labels among slow examples"),
-    "logit": Parameter(
-        "logit term l, 1/2 early in training", "inside (0, 1]", lambda v: 0 < v <= 1
-    ),
-    "loss_final": _any("loss at the end, or a lower bound"),
-    "loss_gap": _positive("loss at the start minus a lower bound"),
-    "loss_initial": _any("loss at the start"),
-    "lr": _positive("learning rate, at most 1/smoothness"),
+    "logit": Parameter("logit term l, 1/2 early in training", high=1),
+    "loss_final": _signed("loss at the end, or a lower bound"),
+    "loss_gap": _scale("loss at the start minus a lower bound"),
+    "loss_initial": _signed("loss at the start"),
+    "lr": _scale("learning rate, at most 1/smoothness"),
     "mean_logit": _share("(1/n) times the sum of l over examples with this feature"),
-    "n_examples": _at_least(1, "N, original examples"),
-    "n_patches": _at_least(2, "P, patches of an example, one of them the feature"),
-    "noise": _not_negative("S, squared noise gradient of one example, equation (21)"),
-    "noise_quartic": _not_negative("sum over filters of <w,xi>^4 |xi|^2"),
-    "orthogonal": _any("noise patches are orthogonal, not independent"),
-    "patch_norm": _positive("largest norm of a patch"),
+    "n_examples": _count(1, "N, original examples"),
+    "n_patches": _count(2, "P, patches of an example, one of them the feature"),
+    "noise": _scale("S, squared noise gradient of one example, equation (21)", zero=True),
+    "noise_quartic": _quartic("sum over filters of <w,xi>^4 |xi|^2"),
+    "orthogonal": _switch("noise patches are orthogonal, not independent"),
+    "patch_norm": _scale("largest norm of a patch"),
     "positive": _share("share of examples with label +1"),
-    "power": _at_least(2, "q of the activation z^q or ReLU^q"),
-    "projection": _any("<w,v>, or y<w,xi> for noise"),
-    "random_counts": _any("the number of fast examples is binomial"),
-    "rectified": _any("the activation is ReLU^q"),
-    "replacement": _any("draw batches with replacement"),
-    "rho": _not_negative("radius of SAM"),
-    "sigma_init": _positive("standard deviation of the initial weights"),
-    "sigma_noise": _not_negative("standard deviation of the noise"),
-    "sigma_synthetic": _not_negative("standard deviation of synthetic noise"),
-    "smoothness": _positive("L_s, Lipschitz constant of the gradient"),
-    "squared_norm": _not_negative("|xi|^2"),
-    "steps": _at_least(1, "T, number of steps"),
-    "target": _positive("mean squared gradient norm to reach"),
-    "variance": _not_negative("V, variance of the stochastic gradient"),
-    "w_norm": _positive("norm of a filter off the features"),
-    "weight_norm": _positive("Frobenius norm of all filters"),
+    "power": Parameter("q of the activation z^q or ReLU^q", 2, 20),
+    "projection": _signed("<w,v>, or y<w,xi> for noise"),
+    "random_counts": _switch("the number of fast examples is binomial"),
+    "rectified": _switch("the activation is ReLU^q"),
+    "replacement": _switch("draw batches with replacement"),
+    "rho": _scale("radius of SAM", zero=True),
+    "sigma_init": _scale("standard deviation of the initial weights"),
+    "sigma_noise": _scale("standard deviation of the noise", zero=True),
+    "sigma_synthetic": _scale("standard deviation of synthetic noise", zero=True),
+    "smoothness": _scale("L_s, Lipschitz constant of the gradient"),
+    "squared_norm": _scale("|xi|^2"),
+    "steps": _count(1, "T, number of steps"),
+    "target": _scale("mean squared gradient norm to reach"),
+    "variance": _scale("V, variance of the stochastic gradient", zero=True),
+    "w_norm": _scale("norm of a filter off the features"),
+    "weight_norm": _scale("Frobenius norm of all filters"),
 }
 """Every parameter of every prediction, by name."""
 
@@ -126,25 +153,41 @@ def _betas(beta_fast: float, beta_slow: float) -> None:
     require(beta_slow < beta_fast, "beta_slow", beta_slow, f"below beta_fast = {beta_fast}")
 
 
-def _batch(batch_size: int, n_examples: int, replacement: bool) -> None:
-    fits = replacement or batch_size <= n_examples
-    allowed = f"between 1 and n_examples = {n_examples}"
-    require(fits, "batch_size", batch_size, allowed)
+def _rate(lr: float, smoothness: float) -> None:
+    require(lr * smoothness <= 1, "lr", lr, f"at most 1/smoothness = {1 / smoothness:.6g}")
+
+
+def _world(
+    n_examples: int,
+    dim: int,
+    n_patches: int,
+    alpha: float,
+    beta_fast: float,
+    beta_slow: float,
+    sigma_noise: float,
+) -> World:
+    """A world with fast and with slow examples."""
+    world = World(n_examples, dim, n_patches, alpha, beta_fast, beta_slow, sigma_noise)
+    both_kinds(n_examples, alpha)
+    return world
 
 
 # --- moments and one SAM step --------------------------------------------------------------------
 
 
 def gaussian_moments(
-    sigma_noise: float = 0.1, dim_noise: int = 398, kept_noise: float = 0.0, amplitude: float = 1.0
+    sigma_noise: float = 0.1,
+    dim_noise: int = 398,
+    kept_noise: float = 0.0,
+    amplitude: float = 1.0,
+    w_norm: float = 1.0,
 ) -> Prediction:
-    """Moments of one noise patch and of a pair, for |w| = 1."""
+    """Moments of one noise patch and of a pair that shares a part."""
     return {
-        "noise_strength": moments.noise_strength(sigma_noise, 1.0, dim_noise),
-        "noise_second_moment": moments.noise_second_moment(sigma_noise, dim_noise),
-        "shared_noise_covariance": moments.shared_noise_covariance(
-            sigma_noise, kept_noise, amplitude, dim_noise
-        ),
+        "noise_strength": moments.noise_strength(sigma_noise, w_norm, dim_noise),
+        "noise_second_moment": w_norm**4 * moments.noise_second_moment(sigma_noise, dim_noise),
+        "shared_noise_covariance": w_norm**4
+        * moments.shared_noise_covariance(sigma_noise, kept_noise, amplitude, dim_noise),
     }
 
 
@@ -234,7 +277,9 @@ def moving_logits(
     orthogonal: bool = False,
 ) -> Prediction:
     """Slope of NoiseAlign(SAM)/NoiseAlign(GD) in h = rho/|grad L|: orthogonal filters alike."""
-    world = World(n_examples, dim, n_patches, alpha, beta_fast, beta_slow, sigma_noise)
+    world = _world(n_examples, dim, n_patches, alpha, beta_fast, beta_slow, sigma_noise)
+    most = min(world.dim_noise, 1000)
+    require(filters <= most, "filters", filters, f"at most {most}: orthogonal off the features")
     gram = [[w_norm**2 * (i == j) for j in range(filters)] for i in range(filters)]
     quartic = filters * projection**4
     slope = boundary.noise_slope(world, gram, quartic, quartic, logit, orthogonal)
@@ -259,8 +304,7 @@ def sam_noise_boundary(
     orthogonal: bool = False,
 ) -> Prediction:
     """The sigma_init below which SAM aligns less with noise; rise and damping at sigma_init."""
-    world = World(n_examples, dim, n_patches, alpha, beta_fast, beta_slow, sigma_noise)
-    require(sigma_noise > 0, "sigma_noise", sigma_noise, "positive")
+    world = _world(n_examples, dim, n_patches, alpha, beta_fast, beta_slow, sigma_noise)
     slope = boundary.expected_noise_slope(world, filters, sigma_init, logit, orthogonal)
     return {
         "sigma_init_boundary": boundary.sigma_init_boundary(world, filters, logit, orthogonal),
@@ -302,7 +346,6 @@ def noise_alignment(
     alpha: float = 0.8, k: float = 5, sigma_noise: float = 0.1, sigma_synthetic: float = 0.1
 ) -> Prediction:
     """E NoiseAlign(G(k)) / E NoiseAlign(U(k)), and the tolerance in (sigma_syn/sigma_noise)^4."""
-    require(sigma_noise > 0, "sigma_noise", sigma_noise, "positive")
     return {
         "generated_over_upsampled": amplification.generated_over_upsampled(
             alpha, k, sigma_noise, sigma_synthetic
@@ -314,7 +357,6 @@ def noise_alignment(
 
 def noise_tolerance(k: float = 5) -> Prediction:
     """The largest r, and sigma_synthetic/sigma_noise, at which G(k) aligns less with noise."""
-    require(k > 1, "k", k, "above 1 (at k = 1 there are no synthetic examples)")
     return {
         "tolerance": amplification.noise_tolerance(k),
         "sigma_ratio": amplification.sigma_tolerance(k),
@@ -381,7 +423,6 @@ def family_variance(
 ) -> Prediction:
     """Mini-batch gradient variance of a member of the family, and over that of U(k)."""
     world = World(n_examples, dim, n_patches, alpha, beta_fast, beta_slow, sigma_noise)
-    _batch(batch_size, n_examples, replacement)
     own, upsampled = (
         family.family_variance(
             world,
@@ -394,6 +435,8 @@ def family_variance(
         )
         for member in (family.Family(k, fidelity, kept_noise, amplitude), family.copies(k))
     )
+    varies = upsampled > 0
+    require(varies, "sigma_noise", sigma_noise, "positive at the full batch: nothing else varies")
     return {"variance": own, "upsampled": upsampled, "ratio": own / upsampled}
 
 
@@ -470,10 +513,11 @@ def gradient_variance_(
     n_patches: int = 2,
     replacement: bool = False,
 ) -> Prediction:
-    """Mini-batch gradient variances in expectation over W(0); ratio = upsampled / generated."""
-    require(n_examples >= 2, "n_examples", n_examples, "at least 2")
+    """Mini-batch gradient variances in expectation over W(0); ratio = upsampled / generated.
+
+    Without "original" where batch_size > n_examples without replacement: no such batch is there.
+    """
     _betas(beta_fast, beta_slow)
-    _batch(batch_size, n_examples, replacement)
     variances = gradient_variance.gradient_variance(
         n_examples,
         dim,
@@ -489,6 +533,8 @@ def gradient_variance_(
         n_patches,
         replacement,
     )
+    varies = variances["generated"] > 0
+    require(varies, "sigma_noise", sigma_noise, "positive at the full batch: nothing else varies")
     return {**variances, "ratio": variances["upsampled"] / variances["generated"]}
 
 
@@ -496,9 +542,8 @@ def variance_tolerance(
     n_examples: int = 400, alpha: float = 0.8, k: float = 5, batch_size: int = 32
 ) -> Prediction:
     """The sigma_synthetic/sigma_noise below which G(k)'s gradient varies less than U(k)'s."""
-    _batch(batch_size, n_examples, False)
-    size = amplification.n_augmented(n_examples, alpha, k)
-    require(size > 1, "n_examples", n_examples, "at least 2")
+    n_fast, n_slow = both_kinds(n_examples, alpha)
+    size = n_fast + k * n_slow
     return {"sigma_ratio": gradient_variance.variance_tolerance(k, batch_size, size)}
 
 
@@ -511,7 +556,7 @@ def convergence_(
     steps: int = 1000,
 ) -> Prediction:
     """The bound on the mean squared gradient norm over `steps` steps of SGD."""
-    require(lr * smoothness <= 1, "lr", lr, f"at most 1/smoothness = {1 / smoothness:.6g}")
+    _rate(lr, smoothness)
     return {
         "mean_squared_gradient_norm": convergence.stationarity_bound(
             loss_initial, loss_final, lr, smoothness, variance, steps
@@ -543,12 +588,11 @@ def reused_data(
     smoothness: float = 1.0,
 ) -> Prediction:
     """Noise of U(k) and G(k) split into the data's part and the batch's; U(k)'s penalty."""
-    require(lr * smoothness <= 1, "lr", lr, f"at most 1/smoothness = {1 / smoothness:.6g}")
-    _batch(batch_size, n_examples, False)
-    n_fast = round(alpha * n_examples)
-    n = n_fast + k * (n_examples - n_fast)
-    require(n > 1, "n_examples", n_examples, "at least 2")
-    q = gradient_variance.same_noise_probability(n_fast, n_examples - n_fast, k, False)
+    _rate(lr, smoothness)
+    n_fast, n_slow = both_kinds(n_examples, alpha)
+    n = n_fast + k * n_slow
+    gradient_variance.check_batch(batch_size, n, replacement=False)
+    q = gradient_variance.same_noise_probability(n_fast, n_slow, k, False)
     up = convergence.split_variance(noise, q, n, batch_size)
     made = convergence.split_variance(noise, 0.0, n, batch_size)
     return {
@@ -618,21 +662,26 @@ def isotropic_noise(
     alpha: float = 0.8,
     k: int = 5,
     sigma_noise: float = 0.1,
+    sigma_synthetic: float = 0.1,
     w_norm: float = 1.0,
     projection: float = 0.05,
     logit: float = 0.5,
 ) -> Prediction:
     """Noise that is not orthogonal to the features: deviation of the slow feature's gradient."""
-    n_fast = round(alpha * n_examples)
-    n_slow = n_examples - n_fast
+    n_fast, n_slow = both_kinds(n_examples, alpha)
     size = n_fast + k * n_slow
-    up, made = (
+    require(abs(projection) <= w_norm, "projection", projection, f"at most w_norm = {w_norm:g}")
+    up, originals, synthetic = (
         extensions.feature_gradient_deviation(
-            logit, sigma_noise, w_norm, projection, size, (n_patches - 1) * count
+            logit, sigma, w_norm, projection, size, (n_patches - 1) * count
         )
-        for count in (n_fast + k**2 * n_slow, size)
+        for sigma, count in (
+            (sigma_noise, n_fast + k**2 * n_slow),
+            (sigma_noise, n_examples),
+            (sigma_synthetic, (k - 1) * n_slow),
+        )
     )
-    return {"upsampled": up, "generated": made}
+    return {"upsampled": up, "generated": math.hypot(originals, synthetic)}
 
 
 def more_patches(

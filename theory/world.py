@@ -16,6 +16,18 @@ def n_fast(n_examples: int, alpha: float) -> int:
     return round(alpha * n_examples)
 
 
+def both_kinds(n_examples: int, alpha: float) -> tuple[int, int]:
+    """(N_e, N_d) by `n_fast`, where a claim needs examples of both kinds.
+
+    Raises ParameterError where alpha N rounds to 0 or to N.
+    """
+    fast = n_fast(n_examples, alpha)
+    missing = "slow" if fast else "fast"
+    allowed = f"such that fast and slow examples remain (of {n_examples} none is {missing})"
+    require(0 < fast < n_examples, "alpha", alpha, allowed)
+    return fast, n_examples - fast
+
+
 @dataclass(frozen=True)
 class World:
     """N examples of P patches in R^d; a share alpha has the fast feature, the others the slow one.

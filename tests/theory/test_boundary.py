@@ -4,10 +4,12 @@ from dataclasses import replace
 from itertools import product
 from math import pi, sqrt
 
+import mpmath
 import numpy as np
 import pytest
 import sympy as sp
 
+from theory import boundary
 from theory.amplification import k_star
 from theory.boundary import (
     expected_noise_slope,
@@ -18,6 +20,7 @@ from theory.boundary import (
     noise_slope,
     sigma_init_boundary,
 )
+from theory.parameters import ParameterError
 from theory.world import World
 
 TINY = World(n_examples=2, dim=5, alpha=0.5, beta_fast=0.6, beta_slow=0.4, sigma_noise=0.7)
@@ -35,10 +38,9 @@ def _gaussian(expression: sp.Expr, *variables: sp.Symbol) -> sp.Expr:
 def _noise_rise(c: float, n: int = 2, patches: int = 2, orthogonal: bool = False, dim: int = 5):
     """What a filter of length 1 at cosine c adds, over 9 l (1 − l) sigma⁶/n: o + r + i of (B2)."""
     world = replace(TINY, n_examples=n, n_patches=patches, dim=dim)
-    gram = np.array([[1.0, c], [c, 1.0]])
-    both = noise_slope(world, gram, 0.0, 0.0, 0.5, orthogonal).rise[0]
-    alone = noise_slope(world, gram[:1, :1], 0.0, 0.0, 0.5, orthogonal).rise[0]
-    return (both - alone) / (9 / 4 * world.sigma_noise**6 / n)
+    # in fewer dimensions than orthogonal patches would need, as algebra
+    added = boundary._noise_rise(world, np.array(c * c), 0.5, orthogonal)
+    return float(added) / (9 / 4 * world.sigma_noise**6 / n)
 
 
 # --- moments -------------------------------------------------------------------------------------
@@ -135,15 +137,35 @@ def test_the_slope_changes_sign_at_the_border(orthogonal: bool) -> None:
 
 
 def test_one_noise_dimension_and_one_patch() -> None:
-    slope = noise_slope(replace(TINY, dim=3), [[1.0]], 0.0, 0.0, 0.5, orthogonal=True)
-    assert slope.rise[0] == pytest.approx(9 / 4 / 2 * 0.7**6 * 15 * 7 * 9 / 3)
+    assert _noise_rise(1.0, orthogonal=True, dim=3) == pytest.approx(15 * 7 * 9 / 3)
+
+
+def test_what_cannot_be_is_refused() -> None:
+    wanted = (
+        (replace(TINY, dim=3), 0.5, "^dim = 3: must be at least 4, for 2 orthogonal noise patches"),
+        (replace(TINY, sigma_noise=0.0), 0.5, "^sigma_noise = 0"),
+        (TINY, 1.0, "^logit = 1"),
+    )
+    for world, logit, said in wanted:
+        with pytest.raises(ParameterError, match=said):
+            noise_slope(world, [[1.0]], 0.0, 0.0, logit, orthogonal=True)
+        with pytest.raises(ParameterError, match=said):
+            sigma_init_boundary(world, 4, logit, orthogonal=True)
+    with pytest.raises(ParameterError, match="^logit = 1"):
+        feature_sigma_boundary(TINY, 4, 1.0)
+    with pytest.raises(ParameterError, match="^logit = 0"):
+        feature_slope(TINY, [0.3], [0.2], 0.0)
 
 
 def test_mean_lengths() -> None:
     assert mean_length(1) == pytest.approx(sqrt(2 / pi))
     assert mean_length(2) == pytest.approx(sqrt(pi / 2))
     assert mean_length(3) == pytest.approx(2 * sqrt(2 / pi))
-    assert mean_length(10**6) == pytest.approx(1000, rel=1e-6)
+    for d in (300, 301, 10**6, 10**12):  # in 40 digits: the logarithms of 1e12 share the first 25
+        with mpmath.workdps(40):
+            half = mpmath.mpf(d) / 2
+            exact = mpmath.sqrt(2) * mpmath.exp(mpmath.loggamma(half + 0.5) - mpmath.loggamma(half))
+        assert mean_length(d) == pytest.approx(float(exact), rel=1e-12)
 
 
 # --- borders -------------------------------------------------------------------------------------
@@ -164,10 +186,6 @@ def test_border_for_much_noise_falls_with_its_cube() -> None:
     loud = World(dim=2000, sigma_noise=10.0)
     ratio = sigma_init_boundary(loud, 8) / sigma_init_boundary(replace(loud, sigma_noise=20.0), 8)
     assert ratio == pytest.approx(2, rel=1e-3)
-
-
-def test_no_noise_means_no_damping() -> None:
-    assert sigma_init_boundary(replace(TINY, sigma_noise=0.0), 4) == 0
 
 
 def test_features_of_one_filter_by_hand() -> None:
