@@ -9,7 +9,7 @@ numbers refer to theory/boundary.md. l is the logit term at W (1/2 early in trai
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp, lgamma, sqrt
+from math import sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -137,11 +137,9 @@ def feature_sigma_boundary(world: World, filters: int, logit: float = 0.5) -> fl
 
 def mean_length(dim: int) -> float:
     """E‖w‖ = √2 Γ((m+1)/2)/Γ(m/2) of a standard normal in m = `dim` dimensions, equation (B3)."""
-    if dim > 300:  # where the difference of two large logarithms has lost digits
-        return sqrt(dim) * (
-            1 - (1 - (1 + 5 / (4 * dim) * (1 - 21 / (80 * dim))) / (8 * dim)) / (4 * dim)
-        )
-    return sqrt(2) * exp(lgamma((dim + 1) / 2) - lgamma(dim / 2))
+    from scipy.special import poch  # Γ(a + b)/Γ(a), to all digits in any dimension
+
+    return sqrt(2) * float(poch(dim / 2, 1 / 2))
 
 
 def _check(world: World, logit: float, orthogonal: bool) -> None:

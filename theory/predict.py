@@ -7,7 +7,7 @@ parameters are in `PARAMETERS`, so that functions check only what depends on two
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from theory import (

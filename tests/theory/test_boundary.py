@@ -151,9 +151,9 @@ def test_what_cannot_be_is_refused() -> None:
             noise_slope(world, [[1.0]], 0.0, 0.0, logit, orthogonal=True)
         with pytest.raises(ParameterError, match=said):
             sigma_init_boundary(world, 4, logit, orthogonal=True)
-    with pytest.raises(ParameterError, match="^logit = 1"):
+    with pytest.raises(ParameterError, match=r"^logit = 1"):
         feature_sigma_boundary(TINY, 4, 1.0)
-    with pytest.raises(ParameterError, match="^logit = 0"):
+    with pytest.raises(ParameterError, match=r"^logit = 0"):
         feature_slope(TINY, [0.3], [0.2], 0.0)
 
 
@@ -165,7 +165,7 @@ def test_mean_lengths() -> None:
         with mpmath.workdps(40):
             half = mpmath.mpf(d) / 2
             exact = mpmath.sqrt(2) * mpmath.exp(mpmath.loggamma(half + 0.5) - mpmath.loggamma(half))
-        assert mean_length(d) == pytest.approx(float(exact), rel=1e-12)
+        assert mean_length(d) == pytest.approx(float(exact), rel=1e-11)
 
 
 # --- borders -------------------------------------------------------------------------------------
