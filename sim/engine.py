@@ -148,11 +148,21 @@ def cheaper(data: Dataset, batch_size: int | None = None) -> str:
     n, P, d = data.x.shape[-3:]
     one = first_copies(data).unique()
     rows = FEATURES + int(data.is_noise[one].sum())
-    if 8 * rows**2 * data.x[..., 0, 0, 0].numel() > 4 * 2**30:
+    runs = data.x[..., 0, 0, 0].numel()
+    each = int(data.is_noise.sum(-1).max())
+    return fewer_multiplications(n, P, d, rows, runs, batch_size, each)
+
+
+def fewer_multiplications(
+    n: int, P: int, d: int, rows: int, runs: int, batch_size: int | None, noise_each: int
+) -> str:
+    """The same from sizes: n examples of P patches in d dimensions, so many rows and runs, and
+    noise patches of an example."""
+    if 8 * rows**2 * runs > 4 * 2**30:
         return "dense"
     if batch_size is None:
         return "span" if rows**2 < 2 * n * P * d else "dense"
-    used = FEATURES + batch_size * int(data.is_noise.sum(-1).max())
+    used = FEATURES + batch_size * noise_each
     return "span" if used * rows < 2 * batch_size * P * d else "dense"
 
 
