@@ -388,17 +388,23 @@ def family_(
     fidelity: float = 0.9,
     kept_noise: float = 0.3,
     amplitude: float = 1.0,
+    dim_noise: int = 398,
+    orthogonal: bool = False,
 ) -> Prediction:
-    """Features and noise alignment of a member of the family, and the k that equalises growth."""
+    """Features and noise alignment of a member of the family, and the k that equalises growth.
+
+    dim_noise counts for orthogonal noise only.
+    """
     _betas(beta_fast, beta_slow)
     require(fidelity > 0, "fidelity", fidelity, "inside (0, 1]")
     member = family.Family(k, fidelity, kept_noise, amplitude)
-    weight = family.noise_weight(alpha, member)
+    noise = orthogonal, dim_noise
+    weight = family.noise_weight(alpha, member, *noise)
     return {
         "effective_k": family.effective_k(member),
         "k_star": family.family_k_star(alpha, beta_fast, beta_slow, fidelity),
         "noise_weight": weight,
-        "noise_over_upsampled": weight / family.noise_weight(alpha, family.copies(k)),
+        "noise_over_upsampled": weight / family.noise_weight(alpha, family.copies(k), *noise),
     }
 
 
@@ -420,6 +426,7 @@ def family_variance(
     logit: float = 0.5,
     replacement: bool = False,
     random_counts: bool = False,
+    orthogonal: bool = False,
 ) -> Prediction:
     """Mini-batch gradient variance of a member of the family, and over that of U(k)."""
     world = World(n_examples, dim, n_patches, alpha, beta_fast, beta_slow, sigma_noise)
@@ -432,6 +439,7 @@ def family_variance(
             logit,
             replacement,
             random_counts,
+            orthogonal,
         )
         for member in (family.Family(k, fidelity, kept_noise, amplitude), family.copies(k))
     )
@@ -452,15 +460,19 @@ def family_memorisation(
     kept_noise: float = 0.3,
     amplitude: float = 1.0,
 ) -> Prediction:
-    """Slow feature's learning time over its noise's, and the k from which it is below 1."""
-    world = World(n_examples, dim, 2, alpha, beta_fast, beta_slow, sigma_noise)
+    """Slow feature's learning time over its noise's, and the k from which it is below 1.
+
+    Without "least_k" where no k suffices.
+    """
+    world = _world(n_examples, dim, 2, alpha, beta_fast, beta_slow, sigma_noise)
     member = family.Family(k, fidelity, kept_noise, amplitude)
     own, synthetic = family.noise_growth(member)
+    least_k = family.least_k(world, member)
     return {
         "memorisation": family.family_memorisation(world, member),
         "noise_growth_original": own,
         "noise_growth_synthetic": synthetic,
-        "least_k": min(family.least_k(world, member), 1e308),
+        **({"least_k": least_k} if math.isfinite(least_k) else {}),
     }
 
 
@@ -477,7 +489,7 @@ def best_k(
     kept_noise_curve: Sequence[float] = (1.0, 0.8, 0.5, 0.2, 0.0),
 ) -> Prediction:
     """The k that learns both features first, the time at k; the best point of a curve, from 0."""
-    world = World(n_examples, dim, 2, alpha, beta_fast, beta_slow, sigma_noise)
+    world = _world(n_examples, dim, 2, alpha, beta_fast, beta_slow, sigma_noise)
     pairs = len(fidelity_curve) == len(kept_noise_curve)
     allowed = f"as many numbers as fidelity_curve, {len(fidelity_curve)}"
     require(pairs, "kept_noise_curve", list(kept_noise_curve), allowed)
@@ -485,9 +497,12 @@ def best_k(
         family.Family(k, c, tau) for c, tau in zip(fidelity_curve, kept_noise_curve, strict=True)
     ]
     choice = family.best_strength(world, curve)
+    features = world.share_fast, beta_fast, beta_slow
+    features = world.share_fast, beta_fast, beta_slow
     return {
-        "best_k": family.best_k(alpha, beta_fast, beta_slow, fidelity),
-        "time": family.time_to_learn_both(alpha, beta_fast, beta_slow, family.Family(k, fidelity)),
+        "best_k": family.best_k(*features, fidelity),
+        "best_whole_k": family.best_whole_k(*features, fidelity),
+        "time": family.time_to_learn_both(*features, family.Family(k, fidelity)),
         "best_point": choice.index,
         "best_point_k": choice.k,
         "best_point_memorisation": choice.memorisation,
@@ -620,12 +635,16 @@ def activation(
     beta_slow: float = 0.5,
     k: float = 5,
 ) -> Prediction:
-    """z^q or ReLU^q: how much of the feature gradient survives the labels, k*, the tolerance."""
+    """z^q or ReLU^q: how much of the feature gradient survives the labels, k*, the tolerance.
+
+    Even powers do not see the label: z^q with even q has no k* and no tolerance.
+    """
     _betas(beta_fast, beta_slow)
     mean, by_label = extensions.label_parts(power, rectified)
-    return {
-        "mean_part": mean,
-        "label_part": by_label,
+    parts = {"mean_part": mean, "label_part": by_label}
+    if mean == 0:
+        return parts
+    return parts | {
         "k_star": extensions.power_k_star(alpha, beta_fast, beta_slow, power),
         "sigma_ratio": extensions.power_sigma_tolerance(k, power),
     }

@@ -19,6 +19,7 @@ from sim.checks import (
     learning,
     memorisation,
     moments,
+    printed,
     reused_data,
     sharpness,
     smoothness,
@@ -35,5 +36,5 @@ _MODULES = (
 )
 _FOUND = {check.name: check for check in chain(*(module.CHECKS for module in _MODULES))}
 
-CHECKS: dict[str, Check] = {name: _FOUND[name] for name in CLAIMS}
+CHECKS: dict[str, Check] = {name: printed.extended(_FOUND[name]) for name in CLAIMS}
 """Every check by its claim's name, in the order of the pages."""

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from sim.checks.base import Check, Plan, Quantity, combine, quantity, ratio
+from sim.checks.printed import predicted
 from sim.checks.variance_tolerance import total_variance
 from sim.data import DataConfig, Dataset, generate, sample, upsample
 from sim.engine import Point, prepare, train
 from sim.measure import Estimate
 from sim.network import gradient, init, loss
 from sim.population import curvature
-from theory import convergence
 
 
 def _quadratic(plan: Plan) -> list[Quantity]:
@@ -121,14 +121,8 @@ def _smoothness(W: Tensor, data: Dataset, generator: torch.Generator) -> Tensor:
 def _predict(given: Mapping[str, Any]) -> float:
     if given["what"] == "one":
         return 1.0
-    return convergence.stationarity_bound(
-        given["loss_initial"],
-        given["loss_final"],
-        given["lr"],
-        given["smoothness"],
-        given["variance"],
-        given["steps"],
-    )
+    inputs = {name: value for name, value in given.items() if name != "what"}
+    return predicted("convergence", "mean_squared_gradient_norm", **inputs)
 
 
 CHECKS = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch.nn.functional import normalize
 from sim.checks.base import Check, Plan, Quantity, combine, exact, quantity, unbroken
 from sim.checks.family import as_member, augmented, matched, name_of, shares_of
 from sim.checks.gradients import LOGIT
+from sim.checks.printed import predicted
 from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample
 from sim.engine import prepare
 from sim.measure import Estimate
@@ -195,21 +196,32 @@ def _memorised(world: DataConfig, member: Family, k: int, plan: Plan) -> float:
     return _growth(data, _fastest(data)) / _growth(data, _along_feature(data))
 
 
+_PRINTED = {
+    "original": "noise_growth_original",
+    "synthetic": "noise_growth_synthetic",
+    "least k": "least_k",
+    "memorisation": "memorisation",
+    "memorisation, fastest": "memorisation",
+}
+
+
+def _world_inputs(world: DataConfig) -> dict[str, Any]:
+    names = ("n_examples", "dim", "alpha", "beta_fast", "beta_slow", "sigma_noise")
+    return {name: getattr(world, name) for name in names}
+
+
 def _predict_memorisation(given: Mapping[str, Any]) -> float:
     what, member = given["what"], as_member(given["member"])
+    if what in _PRINTED:
+        inputs = _world_inputs(given["world"]) | asdict(member)
+        return predicted("family-memorisation", _PRINTED[what], **inputs)
     if what == "helps":
         return 1.0 if theory.amplification_helps(member) else -1.0
     if what == "sum":
         return sum(theory.noise_growth(member))
-    if what == "least k":
-        return theory.least_k(given["world"], member)
-    if what in ("memorisation", "memorisation, fastest"):
-        return theory.family_memorisation(given["world"], member)
     if what == "fastest":
         return theory.fastest_growth(member)
     rates = dict(zip(("original", "synthetic"), theory.noise_growth(member), strict=True))
-    if what in rates:
-        return rates[what]
     world: DataConfig = given["world"]
     alone = memorisation_ratio(
         world.sigma_noise, world.dim, world.alpha, world.n_examples, world.beta_slow
@@ -316,13 +328,18 @@ def _flow_time(world: DataConfig, member: Family, k: int, plan: Plan) -> float:
 
 def _predict_best_k(given: Mapping[str, Any]) -> float:
     what, world = given["what"], given["world"]
-    features = world.alpha, world.beta_fast, world.beta_slow
-    if "curve" in given:
-        choice = theory.best_strength(world, given["curve"], given["k"])
-        return float(getattr(choice, what))
-    if what == "k":
-        return theory.best_k(*features, given["fidelity"])
-    return theory.time_to_learn_both(*features, Family(given["k"], given["fidelity"]))
+    if "curve" not in given:
+        inputs = _world_inputs(world) | {"k": given.get("k", 7), "fidelity": given["fidelity"]}
+        return predicted("best-k", {"k": "best_k", "time": "time"}[what], **inputs)
+    if given["k"] is None and what != "time":
+        curve = {
+            "fidelity_curve": [member.fidelity for member in given["curve"]],
+            "kept_noise_curve": [member.kept_noise for member in given["curve"]],
+        }
+        key = "best_point" if what == "index" else f"best_point_{what}"
+        return predicted("best-k", key, **_world_inputs(world), **curve)
+    choice = theory.best_strength(world, given["curve"], given["k"])
+    return float(getattr(choice, what))
 
 
 CHECKS = (

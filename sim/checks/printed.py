@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sim.checks.base import ROUNDING, Plan, Quantity, exact
+from sim.checks.base import ROUNDING, Check, Plan, Quantity, combine, exact, unbroken
 from sim.checks.gradients import mean_over_batches, pair_shares
 from sim.checks.quadrature import Rule, normal, planted, signed
 from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
@@ -29,12 +29,15 @@ _STEP = 1e-6
 _DIFFERENCE = 1e-6  # relative error allowed to a difference quotient
 
 
+_Predict = Callable[[Mapping[str, Any]], float]
+
+
 def predicted(claim: str, key: str, **inputs: Any) -> float:
     """What `python -m theory predict claim` prints as `key`."""
     return CLAIMS[claim].predict(**inputs)[key]
 
 
-def or_printed(own: Callable[[Mapping[str, Any]], float]) -> Callable[[Mapping[str, Any]], float]:
+def or_printed(own: _Predict) -> _Predict:
     """A check's `predict` that also knows the quantities of this module."""
 
     def predict(given: Mapping[str, Any]) -> float:
@@ -66,6 +69,9 @@ def _printed(
 # --- Data sets and filters -----------------------------------------------------------------------
 
 
+_Noisy = tuple[Dataset, Tensor]
+
+
 def _noisy(data: Dataset, first: Rule, others: Rule, member: Family | None = None) -> _Noisy:
     """One data set with all nodes as its noise, and their weights; member: its synthetic ones."""
     found, weight = planted(data, first, others)
@@ -76,9 +82,6 @@ def _noisy(data: Dataset, first: Rule, others: Rule, member: Family | None = Non
         own, source = found.x[:, n:, 1:, off:], found.x[:, found.source[n:], 1:, off:]
         found.x[:, n:, 1:, off:] = amplitude * (tau * source + (1 - tau**2) ** 0.5 * own)
     return found, weight
-
-
-_Noisy = tuple[Dataset, Tensor]
 
 
 def _typical_filters(config: DataConfig, sigma_init: float) -> Tensor:
@@ -460,7 +463,7 @@ def more_patches(plan: Plan) -> list[Quantity]:
 
 
 def activations(plan: Plan) -> list[Quantity]:
-    """(E2), (E3), (E5): one example's feature gradient at both labels; growth and alignment."""
+    """(E2), (E3), (E8): one example's feature gradient at both labels; growth and alignment."""
     out = []
     beta, projection = 1.2, 0.7
     for activation in (*map(Activation, (2, 3, 5)), Activation(2, True), Activation(3, True)):
@@ -483,7 +486,7 @@ def activations(plan: Plan) -> list[Quantity]:
 
 
 def classes(plan: Plan) -> list[Quantity]:
-    """(E9): the mean over labels of a feature's growth, over the cube's."""
+    """(E12): the mean over labels of a feature's growth, over the cube's."""
     out = []
     beta, positive = 1.2, 0.7
     config = DataConfig(2, 3, alpha=0.5, beta_fast=beta, sigma_noise=0.0)
@@ -507,7 +510,7 @@ def classes(plan: Plan) -> list[Quantity]:
 
 
 def isotropic(plan: Plan) -> list[Quantity]:
-    """(E10): the spread of the slow feature's gradient, over all noise in all coordinates."""
+    """(E13): the spread of the slow feature's gradient, over all noise in all coordinates."""
     out = []
     base = DataConfig(3, 3, alpha=0.6, beta_slow=0.8, sigma_noise=0.5, noise="isotropic")
     W = torch.tensor([[0.0, 0.8, 0.6]], dtype=torch.float64)
@@ -540,7 +543,7 @@ def reused(plan: Plan) -> list[Quantity]:
     out = []
     for config, k, batch_size, share in (
         (replace(_PAIR, n_examples=3, alpha=0.6), 2, 3, 0.6),
-        (_PAIR, 3, 4, 0.9),
+        (_PAIR, 3, 3, 0.9),
     ):
         W = _typical_filters(config, _SIGMA_INIT)
         W[:, :2] = 0.0
@@ -576,3 +579,34 @@ def whole_run(plan: Plan) -> list[Quantity]:
     fast, slow = (weight @ wrong).tolist()
     measured = {"upsampled": 0.7 * fast + 0.3 * slow}
     return _printed("test-error", measured, "alpha=0.7", alpha=0.7)
+
+
+# --- All together --------------------------------------------------------------------------------
+
+_MEASURED = {
+    "gaussian-moments": moments,
+    "sam-feature-factor": sam_features,
+    "sam-noise-damping": sam_noise,
+    "sam-noise-damping-gaussian": sam_damping,
+    "sam-boundary": sam_boundary,
+    "amplification": growth_ratio,
+    "noise-alignment": alignments,
+    "noise-tolerance": tolerances,
+    "family": family,
+    "family-variance": family_variances,
+    "gradient-variance": gradient_variances,
+    "more-patches": more_patches,
+    "reused-data": reused,
+    "test-error": whole_run,
+    "activation": activations,
+    "class-imbalance": classes,
+    "isotropic-noise": isotropic,
+}
+
+
+def extended(check: Check) -> Check:
+    """The check with what its claim prints measured besides."""
+    if check.name not in _MEASURED:
+        return check
+    more = unbroken(_MEASURED[check.name])
+    return replace(check, measure=combine(check.measure, more), predict=or_printed(check.predict))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sim.checks.base import Check, Plan, Quantity, exact
+from sim.checks.printed import predicted
 from sim.data import DataConfig, Dataset, sample
 from sim.engine import prepare, train
 from sim.network import Logits, gradient, init, logit_term
@@ -139,9 +140,8 @@ def _measure(plan: Plan) -> list[Quantity]:
 def _predict(given: Mapping[str, Any]) -> float:
     if given["what"] == "data":
         return convergence.local_smoothness(given["x"], given["W"], given["radius"])
-    return convergence.smoothness_from_norms(
-        given["patch_norm"], given["n_patches"], given["weight_norm"]
-    )
+    inputs = {name: value for name, value in given.items() if name != "what"}
+    return predicted("smoothness", "smoothness", **inputs)
 
 
 CHECKS = (

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sim.checks.base import Check, Plan, Quantity, combine, exact, quantity, unbroken
 from sim.checks.fresh_data import Fresh, noisy_network, steps_of_network, time_ratio
+from sim.checks.printed import predicted
 from sim.data import DataConfig
 from sim.network import gradient, init
 from theory import convergence
@@ -52,6 +53,20 @@ def _quadratic(plan: Plan) -> list[Quantity]:
         )
     if plan.broken:
         return out  # most lr never get there
+    variance, target, start = 3.0, 1.0, 6.0
+    lr = torch.tensor([target / (_SMOOTHNESS * (target + variance))], dtype=torch.float64)
+    steps, loss = _steps_on_quadratic(plan, variance, target, start, lr, 1000)
+    out.append(
+        exact(
+            f"quadratic: steps to {target:g} at V={variance:g} and the best lr",
+            steps,
+            what="fewest",
+            loss_gap=_SMOOTHNESS / 2 * start**2 - float(loss),
+            target=target,
+            smoothness=_SMOOTHNESS,
+            variance=variance,
+        )
+    )
     for variance, target in ((0.1, 1.0), (1.0, 1.0), (6.0, 2.0)):
         shares = torch.arange(0.02, 1.6, 0.01, dtype=torch.float64)
         # from so far out that L_T, which depends on lr, hardly counts
@@ -151,8 +166,10 @@ def _noisy_quadratic(plan: Plan) -> list[Quantity]:
 def _predict(given: Mapping[str, Any]) -> float:
     if given["what"] == "one":
         return 1.0
-    if given["what"] == "lr":
-        return convergence.fastest_lr(given["target"], given["smoothness"], given["variance"])
+    if given["what"] in ("lr", "fewest"):
+        key = {"lr": "lr", "fewest": "steps"}[given["what"]]
+        inputs = {name: value for name, value in given.items() if name != "what"}
+        return predicted("steps-to-target", key, **inputs)
     if given["what"] == "ratio":
         return _predict_ratio(given["noise_quartic"], given["loss_left"])
     return convergence.steps_to_target(
