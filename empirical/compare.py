@@ -24,7 +24,7 @@ from empirical.machine import Machine
 from empirical.parallel import run_all
 from empirical.settings import ARMS, SYNTHETIC_ARMS, Comparison, Settings
 from empirical.statistics import LEVEL, RULE, clustered, verdict
-from empirical.synthesis import load_backend, stored_images, trained_here
+from empirical.synthesis import load_backend, seen_by, stored_images, trained_here
 from empirical.versions import versions
 from sim.progress import progress
 from theory.files import digest, read_json, write_json
@@ -105,11 +105,12 @@ def run_split(comparison: Comparison, generator_data: str, split: int, out: Path
     parts = partition(images, any_cell)
     slow = algorithm.find_slow(images, parts, any_cell, seeds)
     generator = make_generator(any_cell, out)
+    seen = seen_by(any_cell, generator_folder(out, any_cell))
     synthetic = []
     for seed in seeds:
         pairs = needed(comparison.cells(generator_data, split), parts, slow[seed].train, seed)
         folder = store_folder(out, any_cell, seed)
-        synthetic.append(stored_images(images, pairs, any_cell, generator, seed, folder))
+        synthetic.append(stored_images(images, pairs, any_cell, generator, seed, folder, seen=seen))
     with progress(f"{generator_data} generator, split {split}: cells", len(cells)) as advance:
         for cell in cells:
             start = time.monotonic()

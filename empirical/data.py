@@ -1,4 +1,8 @@
-"""Data sets as uint8 tensors, and their partition into pool, validation, training and test."""
+"""Data sets as uint8 tensors, and their partition into pool, validation, training and test.
+
+Every command loads its images by `open_set` and cuts them by `cut`, so that what one of them trains
+on is never what another one scores: a generator sees `for_generator`, a classifier `Split.train`.
+"""
 
 from __future__ import annotations
 
@@ -58,14 +62,11 @@ def open_set(
 ) -> ImageSet:
     """The data set of a run; root is where published files are, or are downloaded to.
 
-    Digits come whole, as training and as test images, in levels around 1/2 as in `compare`.
+    Digits come whole, as training and as test images: `cut` says which are which.
 
     Raises:
         ParameterError: the data are not there, or damaged (one line says what to do).
     """
-    if settings.dataset == "digits":
-        every = load("digits")
-        return ImageSet("digits", every, every, flips=False, mean=(0.5,), std=(0.5,))
     return registry.load(settings.dataset, root, download, planted=planted)
 
 
@@ -101,6 +102,14 @@ def cut(data: ImageSet, settings: Settings) -> Split:
         test=np.arange(len(data.test.labels)),
         pool=np.sort(pool),
     )
+
+
+def for_generator(split: Split, pool: bool | None = None) -> np.ndarray:
+    """Indices of the images that a generator may be trained on: those of no test, sorted.
+
+    pool: the pool, or the training images; None: the pool, for data sets that keep one.
+    """
+    return split.pool if pool or (pool is None and len(split.pool)) else split.train
 
 
 def n_splits(dataset: str, n: int, n_train: int) -> int:

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from empirical import algorithm
 from empirical.arms import Pair
-from empirical.compare import make_generator, needed, store_folder
+from empirical.compare import generator_folder, make_generator, needed, store_folder
 from empirical.data import Images, load, partition
 from empirical.settings import Comparison, Settings
-from empirical.synthesis import stored_images
+from empirical.synthesis import seen_by, stored_images
 
 
 @dataclass(frozen=True)
@@ -86,5 +86,6 @@ def comparison_gallery(
     pairs = needed(cells, parts, slow, seed)
     generator = make_generator(cells[0], out)
     folder = store_folder(out, cells[0], seed)
-    synthetic = stored_images(images, pairs, cells[0], generator, seed, folder)
+    seen = seen_by(cells[0], generator_folder(out, cells[0]))
+    synthetic = stored_images(images, pairs, cells[0], generator, seed, folder, seen=seen)
     return gallery(images, parts.train, slow, synthetic, per_class)

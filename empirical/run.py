@@ -39,7 +39,7 @@ from empirical.files import file_digest, open_folder, write_tensors
 from empirical.machine import HERE, Machine
 from empirical.recipes import final_recipe
 from empirical.settings import SYNTHETIC_ARMS, Settings
-from empirical.synthesis import load_backend, stored_images, trained_here
+from empirical.synthesis import load_backend, seen_by, stored_images, trained_here
 from empirical.versions import versions
 from sim.progress import say
 from theory.files import digest, read_json, write_json
@@ -173,7 +173,9 @@ def _synthetic(place: Workplace, pairs: list[Pair], repair: bool = False) -> dic
     start = time.monotonic()
     known = read_json(place.out / TIMINGS, "timings") if (place.out / TIMINGS).exists() else {}
     made = stored_images(
-        data.train, pairs, settings, backend, settings.seed, store, machine.generation_batch, repair
+        *(data.train, pairs, settings, backend, settings.seed, store),
+        *(machine.generation_batch, repair),
+        seen=seen_by(settings, folder),
     )
     if "synthetic" not in known:
         with place.timed("synthetic", time.monotonic() - start):

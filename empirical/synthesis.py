@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from empirical import ranks
 from empirical.arms import Pair
-from empirical.data import Split
+from empirical.data import Split, for_generator
 from empirical.datasets.base import Images, ImageSet, fingerprint
 from empirical.datasets.planted import PlantedSet
 from empirical.generation.base import Backend, HasSample, Originals, prompts
@@ -22,9 +23,10 @@ from empirical.generation.ideal import Curve, ideal
 from empirical.generation.pixel import load_pixel
 from empirical.generation.recipe import Recipe
 from empirical.generation.sampling import Sampling
-from empirical.generation.train import Trained, train_generator
+from empirical.generation.train import Trained, train_generator, trained_on
 from empirical.generation.variants import Variants, one_copy, one_run, plan
 from empirical.machine import Machine
+from empirical.seen import SEEN, check_unseen, seen_digest, write_seen
 from empirical.settings import SYNTHETIC_ARMS, Settings
 from empirical.storage.request import Request, Wanted
 from empirical.storage.sharing import told_by_first
@@ -57,7 +59,7 @@ def generator_data(images: Images, split: Split, settings: Settings) -> tuple[Te
         settings.generator_data,
         f"train: {settings.dataset} keeps no images apart for a generator",
     )
-    rows = torch.from_numpy(split.pool if pool else split.train)
+    rows = torch.from_numpy(for_generator(split, pool))
     return images.pixels[rows], images.labels[rows]
 
 
@@ -85,9 +87,29 @@ def _recipe(settings: Settings, flips: bool) -> Recipe:
     )
 
 
+def seen_by(settings: Settings, folder: Path) -> np.ndarray | None:
+    """The images that the generator of the settings was trained on (`seen.read_seen`).
+
+    None: nothing is known, as of models from the hub. folder: of one trained in place.
+
+    Raises:
+        ParameterError: a model of this project does not say.
+    """
+    kind, _, model = settings.generator.partition(":")
+    if kind not in ("pixel", "hub"):
+        return None
+    return trained_on(Path(model).expanduser() if model else folder)
+
+
 def check(data: ImageSet, split: Split, settings: Settings) -> None:
-    """Refuse what no generator could do with these images, before anything is trained or made."""
+    """Refuse what no generator could do with these images, before anything is trained or made.
+
+    Also one that was trained on images which are scored.
+    """
     check_settings(settings)
+    if ":" in settings.generator:
+        seen = seen_by(settings, Path())
+        check_unseen("generator", settings.generator, seen, data, split)
     if settings.generator == "pixel":
         generator_data(data.train, split, settings)
     elif settings.generator.startswith(("hub:", "glide")):
@@ -202,9 +224,16 @@ def variants(settings: Settings, pairs: Iterable[Pair]) -> Variants:
 
 
 def request(
-    images: Images, pairs: Sequence[Pair], settings: Settings, backend: Backend, seed: int
+    images: Images,
+    pairs: Sequence[Pair],
+    settings: Settings,
+    backend: Backend,
+    seed: int,
+    seen: np.ndarray | None = None,
 ) -> Request:
     """The store's request for these pairs (source, copy), in their order.
+
+    seen: the images that the generator was trained on; None: unknown.
 
     Raises:
         ParameterError: a strength leaves no denoising step.
@@ -231,7 +260,14 @@ def request(
         backend=backend.name,
         model=backend.digest,
         seed=seed,
-        settings={"dataset": settings.dataset, "trajectory": how.trajectory, **about},
+        settings={
+            "dataset": settings.dataset,
+            "n_train": settings.train_images,
+            "split": settings.split,
+            "trained_on": seen_digest(seen),
+            "trajectory": how.trajectory,
+            **about,
+        },
         together=how.trajectory,
     )
 
@@ -265,19 +301,27 @@ def stored_images(
     folder: Path,
     batch_size: int = 50,
     repair: bool = False,
+    seen: np.ndarray | None = None,
 ) -> dict[Pair, Tensor]:
     """The synthetic images of `pairs` from the store in `folder`; missing ones are made first.
 
     All processes of a job call this together. batch_size: images denoised together; repair:
-    damaged shards are made again, and not only named.
+    damaged shards are made again, and not only named; seen: the images that the generator was
+    trained on (`seen_by`), which the store keeps a note of.
     """
     if not pairs:
         return {}
-    wanted = ranks.all_do(lambda: request(images, pairs, settings, backend, seed))
+    wanted = ranks.all_do(lambda: request(images, pairs, settings, backend, seed, seen))
     folder.parent.mkdir(parents=True, exist_ok=True)
     left = told_by_first(lambda: missing(folder, wanted, repair))
     shown = left > 0 and ranks.is_first()
     with progress("synthetic images", left) if shown else nullcontext(lambda: None) as advance:
         make = maker(images, pairs, settings, backend, seed)
         make_store(folder, wanted, make, batch_size, advance, repair)
+
+    def note() -> None:
+        if seen is not None and (repair or not (folder / SEEN).exists()):
+            write_seen(folder, seen)
+
+    ranks.first_does(note)
     return dict(zip(pairs, read_store(folder, wanted), strict=True))

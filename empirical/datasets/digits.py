@@ -6,10 +6,7 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from empirical.datasets.base import Contents, Images, Source, stratified_order
-from sim.streams import numpy_stream
-
-N_TEST = 500
+from empirical.datasets.base import Images, ImageSet
 
 
 def digits() -> Images:
@@ -21,26 +18,10 @@ def digits() -> Images:
     )
 
 
-def source() -> Source:
-    """The digits cut once and for all: 500 test images, 1297 to train on.
+def whole() -> ImageSet:
+    """All digits, as training and as test images: `empirical.data.cut` alone says which are which.
 
-    Apart from this, `empirical.data` cuts all 1797 into its own pool, validation and chunks.
+    Levels are normalised around 1/2.
     """
-    images = digits()
-    labels = images.labels.numpy()
-    order = stratified_order(labels, numpy_stream("datasets", "digits"))
-    test, train = np.sort(order[:N_TEST]), np.sort(order[N_TEST:])
-
-    def read(train_pixels: np.ndarray, test_pixels: np.ndarray) -> Contents:
-        train_pixels[:] = images.pixels[train].numpy()
-        test_pixels[:] = images.pixels[test].numpy()
-        return Contents(labels[train], labels[test], images.classes)
-
-    return Source(
-        name="digits",
-        version={"images": len(labels), "test": N_TEST},
-        shape=(1, 8, 8),
-        counts=(len(train), len(test)),
-        flips=False,
-        read=read,
-    )
+    every = digits()
+    return ImageSet("digits", every, every, flips=False, mean=(0.5,), std=(0.5,))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from empirical.datasets.base import ImageSet, Source
+from empirical.datasets.digits import whole
 from empirical.datasets.memory import hold
 from empirical.datasets.names import NAMES, check_name
 from empirical.datasets.planted import PlantedConfig, with_truth
@@ -26,6 +27,8 @@ def load(
 ) -> ImageSet:
     """Load a data set by name; "planted" gives a `PlantedSet`.
 
+    Digits come whole, as training and as test images: see `empirical.data.cut`.
+
     root: where published files are, or are downloaded to, and where `root`/cache is;
     memory_share: of the free memory, above which pixels are mapped from a cache file;
     side, flips: of the images of folder:PATH; planted: None is the default configuration.
@@ -34,6 +37,8 @@ def load(
         ParameterError: no such name; or the data are not there, or damaged (one line says what).
     """
     check_name(name)
+    if name == "digits":
+        return whole()
     config = planted or PlantedConfig()
     found = _source(name, root, download, side, flips, config)
     images = hold(found, root / "cache", memory_share)
@@ -46,10 +51,6 @@ def _source(
     # imported when needed: torchvision alone takes seconds
     if name == "planted":
         return planted_source(config)
-    if name == "digits":
-        from empirical.datasets import digits
-
-        return digits.source()
     if name.startswith("folder:"):
         from empirical.datasets import folder
 

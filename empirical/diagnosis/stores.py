@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from empirical.data import open_set
+from empirical.data import cut, open_set
 from empirical.datasets.base import ImageSet, fingerprint
 from empirical.datasets.planted import PlantedSet
 from empirical.diagnosis import distances as distance
 from empirical.diagnosis.classifier import DEFAULT, Judge, train_judge
 from empirical.diagnosis.faithfulness import PASSES, observe, summarise
+from empirical.early import take
 from empirical.generation.base import Originals
 from empirical.generation.ideal import ideal
 from empirical.machine import HERE, Machine
 from empirical.recipes import Recipe
+from empirical.seen import SEEN, check_unseen, read_seen, seen_digest
 from empirical.settings import Settings
 from empirical.storage.folder import read_identity, read_manifest, shard_paths
 from empirical.storage.request import Wanted
@@ -42,10 +44,12 @@ AT_MOST = 2000
 class Stored:
     """Copies of some sources as a store has them, sorted by source, copy and strength.
 
-    pixels: uint8 (N, C, H, W); rows: int64 (N,), the place of each copy's source in `sources`;
-    strengths: float64 (N,); identity: what the store says that all its images share.
+    every: the indices of all sources of the store, rising; pixels: uint8 (N, C, H, W); rows: int64
+    (N,), the place of each copy's source in `sources`; strengths: float64 (N,); identity: what the
+    store says that all its images share.
     """
 
+    every: np.ndarray
     sources: Originals
     pixels: Tensor
     rows: Tensor
@@ -107,6 +111,7 @@ def read_copies(folder: Path, data: ImageSet, at_most: int = AT_MOST, seed: int 
     same = all(int(labels[row]) == images[at].label for row, at in zip(rows, order, strict=True))
     require(same, "synthetic", folder, f"a store with the labels of {data.name}; it has others")
     return Stored(
+        every,
         Originals(data.train.pixels[chosen], labels, chosen),
         torch.cat(pieces)[torch.tensor(order)],
         torch.tensor(rows),
@@ -136,9 +141,12 @@ def diagnose_store(
     name = dataset_of(folder)
     data = open_set(Settings(dataset=name), root, machine.download)
     stored = read_copies(folder, data, at_most, seed)
-    judge = judge_of(folder, data, network, recipe, machine)
-    with one_thread(), progress("images judged", PASSES * len(stored.sources)) as advance:
-        seen = observe(stored.sources, stored.pixels, stored.rows, judge, seed, advance)
+    known = for_judge(folder, data, stored)
+    place = torch.from_numpy(np.searchsorted(known, stored.sources.indices.numpy()))
+    sources = replace(stored.sources, indices=place)
+    judge = judge_of(folder, replace(data, train=take(data.train, known)), network, recipe, machine)
+    with one_thread(), progress("images judged", PASSES * len(sources)) as advance:
+        seen = observe(sources, stored.pixels, stored.rows, judge, seed, advance)
     strengths = sorted(set(stored.strengths.tolist()))
     with one_thread(), progress("strengths", len(strengths) + 1) as advance:
         each = []
@@ -166,6 +174,34 @@ def diagnose_store(
         "notes": notes,
         "versions": versions(),
     }
+
+
+def for_judge(folder: Path, data: ImageSet, stored: Stored) -> np.ndarray:
+    """The images that a store may be judged with, rising: never one that its split scores.
+
+    Where test images are apart, all training images; of digits the store's own training images and
+    those that are kept for a generator.
+
+    Raises:
+        ParameterError: the store, or its generator, was made with images that its split scores.
+    """
+    about = stored.identity
+    with_split = "split" in about and "n_train" in about
+    own = {name: about[name] for name in ("split", "n_train")} if with_split else {}
+    split = cut(data, Settings(dataset=about["dataset"], batch_size=1, **own))
+    noted, there = about.get("trained_on"), read_seen(folder)
+    allowed = f"a store with the {SEEN} that it was written with; repair it"
+    require(noted is None or noted == seen_digest(there), "synthetic", folder, allowed)
+    if with_split:
+        check_unseen("synthetic", folder, there, data, split)
+    if data.test is not data.train:
+        return np.arange(len(data.train.labels))
+    if not with_split:  # nothing says which split it is of
+        return np.union1d(split.pool, stored.every)
+    scored = np.intersect1d(stored.every, np.union1d(split.test, split.validation))
+    allowed = f"made without the images that are scored; {len(scored)} of its sources are"
+    require(len(scored) == 0, "synthetic", folder, allowed)
+    return np.union1d(split.pool, np.union1d(split.train, stored.every))
 
 
 def _curve(identity: dict[str, Any], data: ImageSet) -> dict[str, Any] | None:

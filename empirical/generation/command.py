@@ -28,8 +28,9 @@ def train_generator(
     """Train a class-conditional diffusion model on a data set, into OUT.
 
     OUT is a folder that diffusers' DDPMPipeline loads too. The same command goes on where it was
-    stopped, and on a CPU ends with the same bytes. Training images `first` to `first` + `count`
-    are used (all: no `count`).
+    stopped, and on a CPU ends with the same bytes. It sees the images that the data set keeps for a
+    generator (digits, fashion-mnist), or else the training images, from `first` on, `count` of them
+    (all: no `count`); OUT/trained-on.npy says which, and `run` refuses it where they are scored.
 
     For example: python -m empirical train-generator --dataset cifar10 --steps 20000 --widths 64
     128 256 --flips --out runs/cifar10-generator
@@ -39,23 +40,26 @@ def train_generator(
         out: folder of the model.
         data: folder with the published data sets.
         download: download a data set that is not there.
-        first: first training image that it sees.
+        first: first of these images that it sees.
         count: how many it sees; None: all from the first on.
         seed: of weights, noise and order.
         device: cpu, cuda, ...
     """
-    from empirical.datasets.registry import load
+    from empirical.data import cut, for_generator, open_set
     from empirical.generation.train import train_generator
+    from empirical.settings import Settings
 
     world = os.environ.get("WORLD_SIZE", "1")
     require(world == "1", "processes", world, "1: a generator is trained by one process")
-    images = load(dataset, data, download).train
-    n = len(images.labels)
+    settings = Settings(dataset=dataset)
+    images = open_set(settings, data, download)
+    mine = for_generator(cut(images, settings))
+    n = len(mine)
     require(0 <= first < n, "first", first, f"between 0 and {n - 1}")
     fits = count is None or 1 <= count <= n - first
     require(fits, "count", count, f"between 1 and {n - first}")
-    rows = slice(first, None if count is None else first + count)
-    pixels, labels = images.pixels[rows], images.labels[rows]
+    rows = mine[first : None if count is None else first + count]
+    pixels, labels = images.train.pixels[rows], images.train.labels[rows]
     classes = len(images.classes)
     name = f"{dataset} generator"
     done = train_generator(pixels, labels, classes, recipe, seed, out, name, device)

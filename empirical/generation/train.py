@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 import torch
 from diffusers import (
     DDPMScheduler,  # pyright: ignore[reportPrivateImportUsage]
@@ -30,6 +31,7 @@ from empirical.files import file_digest, read_tensors, whole_folder, write_tenso
 from empirical.generation.framing import Framing, framing_for
 from empirical.generation.recipe import Recipe
 from empirical.generation.steps import TRAIN_TIMESTEPS
+from empirical.seen import SEEN, image_digests, read_seen, seen_digest, write_seen
 from empirical.training import one_thread
 from sim.progress import progress
 from sim.streams import seed_for, torch_stream
@@ -143,9 +145,10 @@ def check_finished(folder: Path, unet: UNet2DModel, made_by: str) -> Trained:
         ParameterError: a file is missing, cut short or changed, or of another training.
     """
     about_path, weights = folder / ABOUT, folder / WEIGHTS
-    for path in (about_path, weights):
+    for path in (about_path, weights, folder / SEEN):
         require(path.is_file(), "generator", path, "there; remove its folder to train anew")
-    about = read_json(about_path, "generator", ("fingerprint", "sha256", "seconds"))
+    keys = ("fingerprint", "sha256", "seconds", "trained_on")
+    about = read_json(about_path, "generator", keys)
     require(
         about["fingerprint"] == made_by,
         "generator",
@@ -161,7 +164,23 @@ def check_finished(folder: Path, unet: UNet2DModel, made_by: str) -> Trained:
         weights,
         f"the file with the SHA-256 in {ABOUT}; remove its folder to train anew",
     )
+    trained_on(folder)
     return Trained(folder, found, about["seconds"])
+
+
+def trained_on(folder: Path) -> np.ndarray | None:
+    """The images that the model in `folder` was trained on (`seen.read_seen`); None: unknown.
+
+    Raises:
+        ParameterError: it is a model of this project, and its note of them is missing or changed.
+    """
+    seen = read_seen(folder)
+    about = folder / ABOUT
+    if about.is_file():
+        noted = read_json(about, "generator").get("trained_on")
+        allowed = f"a model with the {SEEN} that it was written with; train it anew"
+        require(noted is not None and noted == seen_digest(seen), "generator", folder, allowed)
+    return seen
 
 
 @dataclass(frozen=True)
@@ -216,7 +235,7 @@ class _Training:
                     }
                     write_tensors(self.checkpoint, _state(unet, optimizer, average), about)
         seconds = round(earlier + time.monotonic() - start, 2)
-        self._finish(scheduler, average, len(labels), seconds)
+        self._finish(scheduler, average, image_digests(pixels), seconds)
 
     def _loss(
         self, scheduler: Any, pixels: Tensor, labels: Tensor, n_classes: int, step: int
@@ -246,8 +265,9 @@ class _Training:
         optimizer.load_state_dict(optimizer.state_dict())
 
     def _finish(
-        self, scheduler: Any, average: Mapping[str, Tensor], images: int, seconds: float
+        self, scheduler: Any, average: Mapping[str, Tensor], images: np.ndarray, seconds: float
     ) -> None:
+        """images: digests of those that it was trained on."""
         index = {
             "_class_name": "DDPMPipeline",
             "_diffusers_version": diffusers.__version__,
@@ -264,10 +284,12 @@ class _Training:
             path = part / "scheduler" / "scheduler_config.json"
             path.write_text(config, encoding="utf-8")
             write_json(part / "model_index.json", index)
+            write_seen(part, images)
             about = {
                 "fingerprint": self.made_by,
                 "sha256": file_digest(part / WEIGHTS),
-                "images": images,
+                "images": len(images),
+                "trained_on": seen_digest(read_seen(part)),
                 "seed": self.seed,
                 "recipe": json.loads(json.dumps(asdict(self.recipe))),
                 "seconds": seconds,

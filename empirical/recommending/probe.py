@@ -30,7 +30,7 @@ from empirical.machine import HERE, Machine
 from empirical.recipes import Recipe, early_recipe
 from empirical.recommending.rule import Kept, Pace
 from empirical.settings import Settings
-from empirical.synthesis import stored_images
+from empirical.synthesis import seen_by, stored_images
 from empirical.training import one_thread
 from sim.progress import progress
 from sim.streams import numpy_stream
@@ -180,7 +180,8 @@ def probe_copies(
     asked = replace(settings, k=m + 1, strengths=tuple(strengths))
     pairs = [(int(source), copy) for source in chosen for copy in range(1, m + 1)]
     folder, batch = out / "probe", machine.generation_batch
-    made = stored_images(data.train, pairs, asked, backend, settings.seed, folder, batch)
+    seen = seen_by(settings, out / "generator")
+    made = stored_images(data.train, pairs, asked, backend, settings.seed, folder, batch, seen=seen)
     pixels = torch.stack([made[pair] for pair in pairs])
     of_copy = [strengths[(number - 1) % len(strengths)] for number in range(1, m + 1)]
     return chosen, of_copy, pixels.reshape(len(chosen), m, *pixels.shape[1:])

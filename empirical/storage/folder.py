@@ -7,6 +7,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from empirical.seen import SEEN
 from empirical.storage.request import Request
 from empirical.storage.shards import REMEDY, DamagedError
 from theory.files import digest, read_json, whole_file, write_json
@@ -41,12 +42,12 @@ def open_store(folder: Path, request: Request, repair: bool) -> None:
         ParameterError: it is another one, is damaged, or holds something else.
     """
     shards = folder / DATA
-    remains = [folder / f"{name}.part" for name in (STORE, MANIFEST, CARD)]
+    remains = [folder / f"{name}.part" for name in (STORE, MANIFEST, CARD, SEEN)]
     remains += shards.glob("*.parquet.part")
     for part in remains:
         part.unlink(missing_ok=True)  # of a killed process
     if not (folder / STORE).exists():
-        ours = {LOCK, CARD, DATA, *([MANIFEST] if repair else [])}
+        ours = {LOCK, CARD, DATA, *([MANIFEST, SEEN] if repair else [])}
         foreign = {path.name for path in folder.iterdir()} - ours
         if not repair:
             foreign |= {path.name for path in shards.glob("*.parquet")}

@@ -22,16 +22,12 @@ def test_an_unknown_name_is_refused_with_the_known_ones(
     assert all(known in said for known in NAMES)
 
 
-def test_digits_are_cut_once_and_for_all(tmp_path: Path) -> None:
+def test_digits_come_whole_to_be_cut_in_one_place(tmp_path: Path) -> None:
     images = load("digits", tmp_path)
-    assert (len(images.train.labels), len(images.test.labels)) == (1297, 500)
+    assert images.train is images.test
+    assert torch.equal(images.train.pixels, digits().pixels)
     assert (images.channels, images.side, len(images.classes)) == (1, 8, 10)
     assert not images.flips
-    everything = torch.cat([images.train.pixels, images.test.pixels]).flatten(1)
-    assert sorted(everything.tolist()) == sorted(digits().pixels.flatten(1).tolist())
-    shares = images.test.labels.bincount() - images.train.labels.bincount() * (500 / 1297)
-    assert shares.abs().max() < 2
-    assert torch.equal(load("digits", tmp_path).test.pixels, images.test.pixels)
 
 
 def test_a_mapped_planted_set_knows_the_same(tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def test_it_learns(
         made = generate(backend, originals, Variants(2, (0.9,)), seed=0)[:, 0]
         assert set(contents(folder)) == {
             *("model_index.json", "scheduler/scheduler_config.json", "training.json"),
-            *("unet/config.json", str(module.WEIGHTS)),
+            *("unet/config.json", str(module.WEIGHTS), "trained-on.npy"),
         }
         return (made.float() - means[labels[:30]]).abs().mean().item()
 
