@@ -32,8 +32,8 @@ from empirical.generation.base import (
 )
 from empirical.generation.framing import Framing, framing_of
 from empirical.generation.sampling import (
-    PREDICTIONS,
     Sampling,
+    check_schedule,
     clean_and_noise,
     denoising,
     signal_share,
@@ -191,9 +191,8 @@ def load_pixel(
     channels_in, channels_out = config["in_channels"], config["out_channels"]
     allowed = f"a UNet with as many output channels as input channels: {channels_in}"
     require(channels_out == channels_in, "model", model, f"{allowed}, not {channels_out}")
-    prediction = schedule.setdefault("prediction_type", "epsilon")
-    allowed = f"one that predicts {', '.join(PREDICTIONS)}, not {prediction}"
-    require(prediction in PREDICTIONS, "model", model, allowed)
+    check_schedule(model, schedule)
+    schedule.setdefault("prediction_type", "epsilon")
     size = config["sample_size"]
     size = size[0] if isinstance(size, list | tuple) else size
     if not isinstance(size, int):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +18,7 @@ import torch
 from diffusers import PNDMScheduler  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor
 
+from empirical.generation import gaussian
 from empirical.generation.base import one_line
 from empirical.generation.steps import TRAIN_TIMESTEPS, grid
 from theory.parameters import ParameterError, require
@@ -36,11 +36,20 @@ ALIASES = {
 """Short names of the schedulers in wide use."""
 
 SPACINGS = ("trailing", "leading", "linspace")
-TOLERANCE = 0.05
-"""By how much of black to white a scheduler may miss a known image: those that end at timestep 0,
-one short of the image, miss it by 0.01 to 0.04."""
+DISTILLED = ("LCMScheduler", "TCDScheduler")
+"""Schedulers for networks that were trained to reach the image in one step."""
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
+
+TRAINED_WITH = (
+    *("DDPMScheduler", "DDPMParallelScheduler", "DDIMScheduler", "DDIMParallelScheduler"),
+    *("PNDMScheduler", "DEISMultistepScheduler", "UniPCMultistepScheduler", "SASolverScheduler"),
+    *("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "DPMSolverSDEScheduler"),
+    *("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler"),
+    *("LMSDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler"),
+)
+"""Schedulers that say the same of a network: image and noise are mixed by the betas, and it is told
+the number of the timestep."""
 
 
 @dataclass(frozen=True)
@@ -104,45 +113,74 @@ def scheduler_class(name: str) -> Any:
     return kind
 
 
+def check_schedule(model: object, schedule: Mapping[str, Any]) -> None:
+    """Refuse a network of another kind than `TRAINED_WITH`, which would be fed what it never saw.
+
+    schedule: the configuration of the scheduler that came with it.
+
+    Raises:
+        ParameterError: a consistency, flow-matching, EDM or variance-exploding model, or the like.
+    """
+    kind = schedule.get("_class_name", "a scheduler without a name")
+    named = kind in TRAINED_WITH or ("_class_name" not in schedule and "beta_schedule" in schedule)
+    allowed = f"one trained with DDPMScheduler or the like (betas, timesteps), not with {kind}"
+    require(named, "model", model, allowed)
+    for name, other in (("use_flow_sigmas", True), ("timestep_type", "continuous")):
+        allowed = f"one trained with betas and timesteps, not with {kind} and {name} = {other}"
+        require(schedule.get(name) != other, "model", model, allowed)
+    prediction = schedule.get("prediction_type", "epsilon")
+    allowed = f"one that predicts {', '.join(PREDICTIONS)}, not {prediction}"
+    require(prediction in PREDICTIONS, "model", model, allowed)
+
+
 def denoising(schedule: Mapping[str, Any], sampling: Sampling, strength: float) -> Denoising:
     """The way down from a strength, with a scheduler of its own (they keep state).
 
     schedule: a scheduler's configuration, as in scheduler_config.json, with the betas.
 
     Raises:
-        ParameterError: see `grid`; or the scheduler does not find back to an image from there.
+        ParameterError: see `grid`; or the scheduler does not find back to images from there.
     """
     plain = json.dumps(dict(schedule), sort_keys=True, default=list)
-    missed = _missed(plain, sampling, strength)
+    found = _wrong(plain, sampling, strength)
     allowed = (
-        f"one that finds back to an image that the network knows; from strength {strength:g} in "
-        f"{sampling.steps} steps it misses it by {missed:.2f} of black to white"
+        "one that takes an ideal network to images of the right mean and spread; from strength "
+        f"{strength:g} in {sampling.steps} steps it gives {found}"
     )
-    require(missed < TOLERANCE, "scheduler", sampling.scheduler, allowed)
+    require(found is None, "scheduler", sampling.scheduler, allowed)
     return _denoising(schedule, sampling, strength)
 
 
 @lru_cache(maxsize=1024)
-def _missed(schedule: str, sampling: Sampling, strength: float) -> float:
-    """How far from a known image a way ends, in units of black to white. schedule: as JSON.
+def _wrong(schedule: str, sampling: Sampling, strength: float) -> str | None:
+    """What is wrong with the images of an ideal network (see `gaussian`). schedule: as JSON.
 
     Some of diffusers' schedulers go wrong without a word when they begin in the middle (linear
-    multistep, in version 0.42) or at pure noise (PNDM). One pixel tells, in some milliseconds.
+    multistep, in version 0.42), at pure noise (PNDM, Heun) or in too few steps. Some thousand
+    pixels tell, in some milliseconds.
     """
-    way = _denoising(json.loads(schedule), sampling, strength)
-    clean, noise = torch.full((1, 1, 1, 1), 0.5), torch.full((1, 1, 1, 1), -0.8)
-    extra = step_arguments(way.scheduler, [torch.Generator().manual_seed(0)], sampling.eta)
+    known = json.loads(schedule)
+    way = _denoising(known, sampling, strength)
+    stream = torch.Generator().manual_seed(0)
+    clean, noise, spread = gaussian.law((1, 1, 64, 64), stream)
+    extra = step_arguments(way.scheduler, [stream], sampling.eta)
+    prediction = known.get("prediction_type", "epsilon")
+    levels: list[tuple[float, float]] = []
     try:
         images = way.scheduler.add_noise(clean, noise, way.calls[:1])
-        for timestep in way.calls:
+        for timestep, step in zip(way.calls, way.step_of, strict=True):
             noisy = way.scheduler.scale_model_input(images, timestep)
             share = signal_share(way.scheduler, timestep)
-            _, noise = clean_and_noise(clean, noisy, share, "sample", clip=True)
+            a, b = share**0.5, (1 - share) ** 0.5
+            if step > len(levels):
+                levels.append((a, b))
+            guess = gaussian.best_guess(noisy, a, b, spread)
+            output = network_output(guess, noisy, share, prediction)
+            _, noise = clean_and_noise(output, noisy, share, prediction, sampling.clip)
             images = way.scheduler.step(noise, timestep, images, **extra).prev_sample
-    except (ArithmeticError, LookupError, NotImplementedError, TypeError, ValueError):
-        return math.inf
-    missed = abs(float(images - clean)) / 2
-    return math.inf if math.isnan(missed) else missed
+    except (ArithmeticError, LookupError, NotImplementedError, TypeError, ValueError) as error:
+        return f"none ({type(error).__name__}: {one_line(error)})"
+    return gaussian.wrong(images, spread, levels)
 
 
 def step_arguments(
@@ -157,10 +195,27 @@ def step_arguments(
     return {name: value for name, value in values.items() if name in taken}
 
 
+def own_scheduler(schedule: Mapping[str, Any]) -> Any:
+    """The scheduler that a configuration was written by; DDPM's where it does not say."""
+    kind = scheduler_class(str(schedule.get("_class_name", "DDPMScheduler")))
+    return kind.from_config(dict(schedule))
+
+
+def whole_config(scheduler: Any) -> dict[str, Any]:
+    """A scheduler's configuration for one of another class, nothing left to that one's defaults.
+
+    diffusers marks what its file did not say, and gives the other class its own values for that:
+    betas from 0.00085 to 0.012 where they were 0.0001 to 0.02.
+    """
+    return {name: v for name, v in scheduler.config.items() if name != "_use_default_values"}
+
+
 def _denoising(schedule: Mapping[str, Any], sampling: Sampling, strength: float) -> Denoising:
     train_steps = schedule.get("num_train_timesteps", TRAIN_TIMESTEPS)
     whole, done = grid(sampling.steps, sampling.fixed_steps, strength, train_steps)
     kind = scheduler_class(sampling.scheduler)
+    usual = "one for networks that predict noise; this one is for distilled networks"
+    require(kind.__name__ not in DISTILLED, "scheduler", sampling.scheduler, usual)
     allowed = inspect.signature(kind.__init__).parameters
     # Noise is what every scheduler takes. PNDM's Runge-Kutta steps can only come first, at t = T.
     values = {
@@ -170,7 +225,8 @@ def _denoising(schedule: Mapping[str, Any], sampling: Sampling, strength: float)
     }
     values = {name: value for name, value in values.items() if name in allowed}
     try:
-        scheduler = kind.from_config(dict(schedule), **values)
+        own = own_scheduler(schedule)
+        scheduler = kind.from_config(whole_config(own), **values)
         scheduler.set_timesteps(whole)
         timesteps, order = scheduler.timesteps, getattr(scheduler, "order", 1)
         pndm = isinstance(scheduler, PNDMScheduler)
@@ -179,12 +235,17 @@ def _denoising(schedule: Mapping[str, Any], sampling: Sampling, strength: float)
             hasattr(scheduler, name)
             for name in ("alphas_cumprod", "add_noise", "scale_model_input", "init_noise_sigma")
         )
-    except (TypeError, ValueError, ImportError, AttributeError) as error:
+    except (AttributeError, ImportError, NotImplementedError, TypeError, ValueError) as error:
         raise ParameterError(
             "scheduler", sampling.scheduler, f"one for this model ({one_line(error)})"
         ) from error
     usual = "one for diffusions like DDPM's, that can be started in the middle"
     require(fits, "scheduler", sampling.scheduler, usual)
+    shares = own.alphas_cumprod
+    mixes = scheduler.alphas_cumprod.shape == shares.shape
+    mixes = mixes and bool(torch.allclose(scheduler.alphas_cumprod, shares, rtol=1e-3, atol=1e-6))
+    usual = "one that mixes images and noise as the model's own, whose last ᾱ may be zero"
+    require(mixes, "scheduler", sampling.scheduler, usual)
     if pndm:
         return Denoising(scheduler, *_pndm_calls(timesteps, done))
     if hasattr(scheduler, "set_begin_index"):
@@ -233,3 +294,10 @@ def clean_and_noise(
     elif prediction == "epsilon":
         return clean, output
     return clean, (noisy - a * clean) / b
+
+
+def network_output(clean: Tensor, noisy: Tensor, share: float, prediction: str) -> Tensor:
+    """What a network says that holds this to be the clean image: `clean_and_noise`, inverted."""
+    a, b = share**0.5, (1 - share) ** 0.5
+    noise = (noisy - a * clean) / b
+    return {"sample": clean, "v_prediction": a * noise - b * clean}.get(prediction, noise)

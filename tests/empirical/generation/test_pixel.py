@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler
@@ -171,7 +172,7 @@ def test_from_noise_starts_at_the_noise_that_the_scheduler_wants(
     save_pixel: Callable[..., Path], streams: Streams, scheduler: str
 ) -> None:
     """The first input of the network has variance one."""
-    backend = load(save_pixel(), Sampling(scheduler, steps=5))
+    backend = load(save_pixel(DDPMScheduler(1000)), Sampling(scheduler, steps=20))
     seen: list[torch.Tensor] = []
     backend.unet.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     backend.sample(torch.zeros(50, dtype=torch.int64), (3, 8, 8), streams(range(50)))
@@ -293,6 +294,74 @@ def test_guidance_without_a_null_class_is_refused(
 def test_learned_variances_are_refused(save_pixel: Callable[..., Path]) -> None:
     with pytest.raises(ParameterError, match=r"output channels as input channels: 3, not 6"):
         load(save_pixel(out_channels=6))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        diffusers.CMStochasticIterativeScheduler,
+        diffusers.FlowMatchEulerDiscreteScheduler,
+        diffusers.EDMEulerScheduler,
+        diffusers.ScoreSdeVeScheduler,
+        diffusers.LCMScheduler,
+        diffusers.UnCLIPScheduler,
+    ],
+)
+def test_models_of_another_kind_of_diffusion_are_refused(
+    save_pixel: Callable[..., Path], kind: type
+) -> None:
+    """Their networks take other noise, other times, or answer something else."""
+    folder = save_pixel()
+    kind().save_pretrained(folder / "scheduler")
+    with pytest.raises(ParameterError, match=f"DDPMScheduler or the like .*{kind.__name__}"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "said"),
+    [
+        (
+            diffusers.EulerDiscreteScheduler(timestep_type="continuous"),
+            "EulerDiscreteScheduler and timestep_type = continuous",
+        ),
+        (
+            diffusers.UniPCMultistepScheduler(use_flow_sigmas=True),
+            "UniPCMultistepScheduler and use_flow_sigmas = True",
+        ),
+        (
+            diffusers.UniPCMultistepScheduler(prediction_type="flow_prediction"),
+            "predicts epsilon, sample, v_prediction, not flow_prediction",
+        ),
+    ],
+)
+def test_options_that_make_it_another_kind_are_refused(
+    save_pixel: Callable[..., Path], schedule: diffusers.SchedulerMixin, said: str
+) -> None:
+    folder = save_pixel()
+    schedule.save_pretrained(folder / "scheduler")
+    with pytest.raises(ParameterError, match=said):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [diffusers.DDIMScheduler, diffusers.EulerDiscreteScheduler, diffusers.DEISMultistepScheduler],
+)
+def test_models_that_other_schedulers_came_with_are_the_same(
+    save_pixel: Callable[..., Path],
+    make_originals: Make,
+    streams: Streams,
+    kind: type,
+) -> None:
+    betas = {"beta_start": 1e-4, "beta_end": 0.02}
+    plain = load(save_pixel(DDPMScheduler(1000, **betas)))
+    folder = save_pixel()
+    kind(num_train_timesteps=1000, **betas).save_pretrained(folder / "scheduler")
+    made = [
+        backend.generate(make_originals(2), 0.8, streams([0, 1]))
+        for backend in (plain, load(folder))
+    ]
+    assert torch.equal(*made)
 
 
 def test_wrong_images_are_refused(

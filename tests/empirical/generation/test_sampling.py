@@ -88,6 +88,13 @@ def test_steps_of_two_calls() -> None:
         assert (way.calls.tolist(), way.step_of) == ([249], (1,))
 
 
+def refused(name: str, strength: float, spacing: str) -> bool:
+    """Ways that end at the known image and still are wrong for other laws (`test_ideal_network`)"""
+    if spacing == "trailing":
+        return name in ("pndm", "heun") and strength == 1
+    return name in ("heun", "KDPM2DiscreteScheduler") and strength >= 0.6
+
+
 @pytest.mark.parametrize(
     ("spacing", "schedule"),
     [("trailing", SCHEDULE), ("leading", LINEAR), ("linspace", LINEAR)],
@@ -99,8 +106,10 @@ def test_a_perfect_prediction_gives_the_image_back(
     name: str, strength: float, spacing: str, schedule: dict[str, object]
 ) -> None:
     """A network that knows the images: every way down ends at them, whatever is drawn."""
-    if (name, strength, spacing) == ("pndm", 1.0, "trailing"):
-        pytest.skip("refused: see below")
+    if refused(name, strength, spacing):
+        with pytest.raises(ParameterError, match="one that takes an ideal network to images"):
+            denoising(schedule, Sampling(name, steps=10, spacing=spacing), strength)
+        return
     way = denoising(schedule, Sampling(name, steps=10, spacing=spacing), strength)
     streams = [torch.Generator().manual_seed(seed) for seed in range(3)]
     clean = torch.linspace(-0.9, 0.9, 48).reshape(3, 1, 4, 4)
@@ -122,12 +131,13 @@ def test_a_perfect_prediction_gives_the_image_back(
     [
         ("LMSDiscreteScheduler", 0.1),
         ("pndm", 1.0),
+        ("heun", 1.0),
         ("DPMSolverMultistepInverseScheduler", 0.5),
         ("RePaintScheduler", 0.5),
     ],
 )
 def test_schedulers_that_go_wrong_without_a_word_are_refused(name: str, strength: float) -> None:
-    with pytest.raises(ParameterError, match=f"scheduler = {name}: must be one that finds back"):
+    with pytest.raises(ParameterError, match=f"scheduler = {name}: must be one that takes an"):
         denoising(SCHEDULE, Sampling(name, steps=10), strength)
 
 
@@ -170,7 +180,7 @@ def test_unknown_schedulers_are_refused(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     ["FlowMatchEulerDiscreteScheduler", "EDMEulerScheduler", "DDIMInverseScheduler",
-     "AmusedScheduler"],
+     "AmusedScheduler", "LCMScheduler", "TCDScheduler"],
 )  # fmt: skip
 def test_schedulers_of_another_kind_are_refused(name: str) -> None:
     with pytest.raises(ParameterError, match=f"scheduler = {name}: must be one"):
