@@ -30,7 +30,7 @@ class DataConfig(World):
     noise "orthogonal": the same marginals, but all noise patches mutually orthogonal
     (a random frame with independent χ_{d−2} lengths), which needs n_examples × patches ≤ d − 2.
     noise "isotropic": N(0, sigma_noise² I), so that noise has a component along the features.
-    fixed_counts: exactly round(alpha n) fast examples, else each is fast with probability alpha.
+    fixed_counts: exactly `theory.world.n_fast` examples are fast, else each with probability alpha.
     positive: probability that the true label is +1.
     label_noise: share of fast examples whose given label is wrong, and of slow ones too unless
     label_noise_slow is given. The patches are those of the true label, y is the given one. With
@@ -150,7 +150,7 @@ def sample(
     n, P, d = config.n_examples, config.n_patches, config.dim
     y = labels(config, (*batch, n), generator, dtype)
     if config.fixed_counts:
-        is_fast = torch.arange(n) < round(config.alpha * n)
+        is_fast = torch.arange(n) < config.n_fast
     else:
         is_fast = torch.rand(n, generator=generator) < config.alpha
     is_noise = torch.ones(n, P, dtype=torch.bool)

@@ -9,6 +9,7 @@ from math import exp, expm1, inf, log, sqrt
 
 from theory.moments import absolute_moment, noise_strength, patch_moment
 from theory.parameters import require
+from theory.world import both_kinds
 
 
 def n_augmented(n_examples: float, alpha: float, k: float) -> float:
@@ -56,14 +57,16 @@ def learning_time(
 
 
 def memorisation_ratio(
-    sigma_noise: float, dim: float, alpha: float, n_examples: float, beta_slow: float
+    sigma_noise: float, dim: float, alpha: float, n_examples: int, beta_slow: float
 ) -> float:
-    """Learning time of the slow feature over that of one slow example's noise, equation (33).
+    """μ, learning time of the slow feature over that of one slow example's noise, equation (33).
 
-    sigma_noise³ d^1.5 / ((1 − alpha) N beta_slow³), at matched filters, on the originals or on
-    U(k) for any k; on G(k) it is divided by k. Above 1 the noise is memorised first.
+    sigma_noise³ d^1.5 / (N_d beta_slow³), N_d by `world.n_fast`, at matched filters, on the
+    originals or on U(k) for any k; on G(k) it is divided by k. Above 1 the noise is memorised
+    first. Raises ParameterError where fast or slow examples are missing.
     """
-    return sigma_noise**3 * dim**1.5 / ((1 - alpha) * n_examples * beta_slow**3)
+    n_slow = both_kinds(n_examples, alpha)[1]
+    return sigma_noise**3 * dim**1.5 / (n_slow * beta_slow**3)
 
 
 def noise_alignment(

@@ -7,7 +7,7 @@ theory/extensions.md.
 
 from __future__ import annotations
 
-from math import pi, sqrt
+from math import copysign, pi, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,7 @@ from theory.amplification import k_star
 from theory.gradient_variance import same_noise_probability
 from theory.moments import absolute_moment, cross_term_variance, patch_moment
 from theory.parameters import require
+from theory.world import both_kinds
 
 # --- activations ---------------------------------------------------------------------------------
 
@@ -153,7 +154,7 @@ def power_memorisation(
     sigma_noise: float,
     dim: float,
     alpha: float,
-    n_examples: float,
+    n_examples: int,
     beta_slow: float,
     power: int,
     rectified: bool,
@@ -161,12 +162,16 @@ def power_memorisation(
 ) -> float:
     """Learning time of the slow feature over that of one slow example's noise, equation (E4).
 
-    sigma_noise^q d^(q/2) / ((1 − alpha) N beta_slow^q (1 − 2η)), twice that for ReLU^q, of which a
-    filter sees one class only: (33) at q = 3. At matched filters, on the originals or U(k); on
-    G(k) it is divided by k. Above 1 the noise is memorised first. z^q with odd q, ReLU^q; η the
-    share of wrong labels among slow examples.
+    sigma_noise^q d^(q/2) / (N_d beta_slow^q (1 − 2η)), twice that for ReLU^q, of which a filter
+    sees one class only: (33) at q = 3. N_d by `world.n_fast`, η the share of wrong labels among
+    slow examples. At matched filters, on the originals or U(k); on G(k) it is divided by k. Above
+    1 the noise is memorised first. Raises ParameterError for z^q with even q, which learns neither,
+    and where fast or slow examples are missing.
     """
-    seen = n_examples * (1 - alpha) * (1 - 2 * label_noise) / (2 if rectified else 1)
+    odd = "odd, unless rectified: even powers do not see the label"
+    require(rectified or power % 2 == 1, "power", power, odd)
+    n_slow = both_kinds(n_examples, alpha)[1]
+    seen = n_slow * (1 - 2 * label_noise) / (2 if rectified else 1)
     return (sigma_noise * dim**0.5 / beta_slow) ** power / seen
 
 
@@ -198,14 +203,17 @@ def label_noise_k_star(
 
 
 def class_share_growth(positive: float, projection: float, rectified: bool, power: int) -> float:
-    """Growth of a feature at a share π of positive labels over that at odd q, equation (E12).
+    """Growth of a feature over that of z^q with odd q, equation (E12).
 
-    z^q: 1 for odd q (labels cancel), 2π − 1 for even q; ReLU^q: π for ⟨w_j,v⟩ > 0 and 1 − π below
-    0, because such a filter sees one class only.
+    In units of q l beta_v^q p_v |u|^(q−1), u = ⟨w_j,v⟩ = `projection`, of which only the sign
+    counts; p_+ = `positive` is the share of labels +1. z^q: 1 for odd q (labels cancel),
+    (2p_+ − 1) sgn u for even q; ReLU^q: p_+ for u > 0 and 1 − p_+ for u < 0, because such a filter
+    sees one class only. Raises ParameterError for u = 0, where nothing grows.
     """
+    require(projection != 0, "projection", projection, "positive or negative: at 0 nothing grows")
     if rectified:
         return positive if projection > 0 else 1 - positive
-    return 1.0 if power % 2 else 2 * positive - 1
+    return 1.0 if power % 2 else (2 * positive - 1) * copysign(1, projection)
 
 
 # --- noise that is not orthogonal to the features ------------------------------------------------

@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from math import ceil, floor, hypot, inf, sqrt
 
 from theory.amplification import k_star, memorisation_ratio, n_augmented
-from theory.gradient_variance import Filters, single_sample_noise
+from theory.gradient_variance import Filters, check_batch, single_sample_noise
 from theory.moments import noise_second_moment, noise_strength, shared_noise_covariance
 from theory.parameters import require
-from theory.world import World
+from theory.world import World, both_kinds
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,7 @@ def family_variance(
     filters: of given W, or `gradient_variance.expected_filters` for the mean over W⁽⁰⁾.
     orthogonal: of noise that is, whose kind counts in (F5) for 0 < τ < 1 only.
     """
+    require(member.k == int(member.k), "k", member.k, "a whole number")
     total, moments = 0.0, [(0.0, 0.0), (0.0, 0.0)]
     for p, n_fast in _counts(world, random_counts):
         total += p * _given_counts(
@@ -148,11 +149,16 @@ def family_variance(
     )
 
 
+_MOST_COUNTS = 10_000
+"""Each possible number of fast examples is gone through."""
+
+
 def _counts(world: World, random_counts: bool) -> list[tuple[float, int]]:
     """Numbers of fast examples with their probabilities, equation (F6)."""
     n = world.n_examples
     if not random_counts:
-        return [(1.0, world.n_fast)]
+        return [(1.0, both_kinds(n, world.alpha)[0])]
+    require(n <= _MOST_COUNTS, "n_examples", n, f"at most {_MOST_COUNTS} with random counts")
     from scipy.stats import binom  # half a second to import, and seldom needed
 
     return [(float(p), i) for i, p in enumerate(binom.pmf(range(n + 1), n, world.alpha))]
@@ -229,6 +235,7 @@ def _given_counts(
     """Variance at n_fast fast examples, equations (F4) and (F5)."""
     B, k, n_slow = batch_size, member.k, world.n_examples - n_fast
     n = n_fast + k * n_slow
+    check_batch(B, n, replacement)
     synthetic = (k - 1) * n_slow
     # a fast example has 1 along v_e, a slow one 1 or c³ along v_d
     second = (n_fast / n, (n_slow + synthetic * member.fidelity**6) / n)
@@ -330,24 +337,40 @@ def amplification_helps(member: Family) -> bool:
 
 
 def least_k(world: World, member: Family) -> float:
-    """The least whole k from which the slow feature is learned before its noise, equation (F9).
+    """The least whole k from which on the slow feature is learned before its noise, equation (F9).
 
-    member's k is not used. 1 where no amplification is needed, infinite where none suffices, which
-    is where (33) × (aτ)³ ≥ c³. At least 1 + ((33) − 1)/(c³ − (33)(aτ)³), with equality for fresh
-    noise of amplitude 1 but for the rounding up.
+    (F8) is below 1 at this k and at every larger one; member's k is not used. 1 where (F8) is below
+    1 at every k. Infinite where it ends above, that is where μ(aτ)³ > c³ with μ = (33), even if
+    μ < 1 and few synthetic examples do no harm. At least 1 + (μ − 1)/(c³ − μ(aτ)³), with equality
+    for fresh noise of amplitude 1 but for the rounding up.
     """
     base = memorisation_ratio(
         world.sigma_noise, world.dim, world.alpha, world.n_examples, world.beta_slow
     )
-    if base < 1:
+    kept = member.amplitude * member.kept_noise
+    gain = member.fidelity**3 - base * kept**3
+
+    def excess(k: int) -> float:
+        """μ D − 1, D = ρ − (k−1)(aτ)³: (F8) is below 1 exactly where this is below (k−1) gain."""
+        return base * (fastest_growth(replace(member, k=k)) - (k - 1) * kept**3) - 1
+
+    if gain < 0 or (gain == 0 and max(excess(k) for k in (1, 2, 3, 10**6)) >= 0):
+        return inf
+    if gain == 0:
         return 1.0
-
-    def first(k: int) -> bool:
-        return family_memorisation(world, replace(member, k=k)) < 1
-
-    every = range(sys.maxsize)
-    found = bisect_left(every, True, lo=2, key=first)
-    return float(found) if found < len(every) else inf
+    last = next((k for k in (3, 2, 1) if excess(k) >= (k - 1) * gain), None)
+    if last is not None:  # (F8) ≥ 1 at consecutive k
+        every = range(sys.maxsize)
+        found = bisect_left(every, True, lo=last + 1, key=lambda k: excess(k) < (k - 1) * gain)
+        return float(found) if found < len(every) else inf
+    # It can still be 1 or more at some larger k, where D has risen. Go down from a k that is
+    # certainly beyond: turning off ξ gains at most this much over (k−1)(aτ)³.
+    fresh = member.amplitude**2 * (1 - member.kept_noise**2)
+    most = 1 + (9 / 4 + 3) * kept * fresh + fresh**1.5
+    k = floor(min(1 + (base * most - 1) / gain, sys.maxsize))
+    while k > 3 and (above := excess(k)) < (k - 1) * gain:
+        k = floor(1 + above / gain)  # as D does not fall, (F8) is below 1 between this k and that
+    return k + 1.0 if k > 3 else 1.0
 
 
 def time_to_learn_both(alpha: float, beta_fast: float, beta_slow: float, member: Family) -> float:
@@ -364,11 +387,25 @@ def best_k(alpha: float, beta_fast: float, beta_slow: float, fidelity: float) ->
 
     (F2) if c³ > 1 − alpha and k* > 1, else 1: each synthetic example dilutes the fast ones, which
     below that fidelity costs more than it gives. At equal epochs instead of equal steps it is
-    (F2) whatever c > 0.
+    (F2) whatever c > 0. Not a whole number in general: for that see `best_whole_k`.
     """
     if fidelity**3 <= 1 - alpha:
         return 1.0
     return max(1.0, family_k_star(alpha, beta_fast, beta_slow, fidelity))
+
+
+def best_whole_k(alpha: float, beta_fast: float, beta_slow: float, fidelity: float) -> int:
+    """The whole k at which both features are learned in the fewest steps, equation (F11).
+
+    (F10) falls up to `best_k` and rises beyond it, so it is one of the two whole numbers around
+    that: the one of the lesser (F10), which need not be the nearer one, and the lesser of equals.
+    """
+    best = best_k(alpha, beta_fast, beta_slow, fidelity)
+
+    def time(k: int) -> float:
+        return time_to_learn_both(alpha, beta_fast, beta_slow, Family(k, fidelity))
+
+    return min(floor(best), ceil(best), key=time)
 
 
 @dataclass(frozen=True)
@@ -386,16 +423,18 @@ def best_strength(world: World, curve: Sequence[Family], k: float | None = None)
 
     At a given k, or at each point's own `best_k`. Among the points at which the slow feature is
     learned before its examples' noise, (F8) < 1, the one at which both features are learned first
-    (F10); if there is none, the one of least (F8). Raises ParameterError for an empty curve.
+    (F10); if there is none, the one of least (F8). From (1, 1, 1) to (0, 0, 1) it is inside if μ of
+    (33) is at least 1 and (F8) is below μ at some point; it can be an end where μ < 1, and where
+    every point's own k is 1 (k* ≤ 1). Raises ParameterError for an empty curve.
     """
     require(len(curve) > 0, "curve", "empty", "at least one point")
     choices = []
     for index, member in enumerate(curve):
         own = k
         if own is None:
-            own = best_k(world.alpha, world.beta_fast, world.beta_slow, member.fidelity)
+            own = best_k(world.share_fast, world.beta_fast, world.beta_slow, member.fidelity)
         at = replace(member, k=own)
-        time = time_to_learn_both(world.alpha, world.beta_fast, world.beta_slow, at)
+        time = time_to_learn_both(world.share_fast, world.beta_fast, world.beta_slow, at)
         choices.append(Choice(index, own, family_memorisation(world, at), time))
     learned = [c for c in choices if c.memorisation < 1]
     if learned:

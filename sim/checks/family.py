@@ -8,7 +8,7 @@ small draws: few examples in few dimensions, so that every term weighs enough to
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -16,13 +16,14 @@ from torch import Tensor
 
 from sim.checks.base import Check, Plan, Quantity, combine, exact, power_product, quantity, ratio
 from sim.checks.gradients import LOGIT, mean_over_batches, pair_shares, positive_part
+from sim.checks.printed import predicted
 from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
 from sim.measure import Estimate
 from sim.network import gradient, init
 from theory import family as theory
 from theory.amplification import feature_gradient
 from theory.family import Family
-from theory.gradient_variance import Filters, expected_filters
+from theory.gradient_variance import Filters
 
 _FILTERS, _SIGMA_INIT = 16, 0.5
 
@@ -64,7 +65,7 @@ def matched(config: DataConfig) -> Tensor:
 def _fast_counts(config: DataConfig, draws: int, random: bool, g: torch.Generator) -> Tensor:
     """Number of fast examples in each of `draws` data sets."""
     if not random:
-        return torch.full((draws,), round(config.alpha * config.n_examples))
+        return torch.full((draws,), config.n_fast)
     return (torch.rand(draws, config.n_examples, generator=g) < config.alpha).sum(1)
 
 
@@ -203,7 +204,7 @@ def _is_orthogonal(config: DataConfig) -> bool:
 
 def _size(config: DataConfig, member: Family | int) -> int:
     """N' at fixed counts."""
-    n_fast = round(config.alpha * config.n_examples)
+    n_fast = config.n_fast
     k = member if isinstance(member, int) else int(member.k)
     return n_fast + k * (config.n_examples - n_fast)
 
@@ -211,12 +212,11 @@ def _size(config: DataConfig, member: Family | int) -> int:
 def _predict_one_step(given: Mapping[str, Any]) -> float:
     what, random = given["what"], given.get("random", False)
     if what == "effective k":
-        return theory.effective_k(as_member(given["member"]))
+        return predicted("family", "effective_k", **asdict(as_member(given["member"])))
     world: DataConfig = given["world"]
     if what == "k_star":
-        return theory.family_k_star(
-            world.alpha, world.beta_fast, world.beta_slow, given["fidelity"]
-        )
+        betas = {"beta_fast": world.beta_fast, "beta_slow": world.beta_slow}
+        return predicted("family", "k_star", alpha=world.alpha, fidelity=given["fidelity"], **betas)
     if what == "alignment":
         return theory.family_alignment(
             world,
@@ -227,9 +227,9 @@ def _predict_one_step(given: Mapping[str, Any]) -> float:
             orthogonal=_is_orthogonal(world),
         )
     if what == "weight":
-        return theory.noise_weight(
-            world.share_fast, as_member(given["member"]), _is_orthogonal(world), world.dim_noise
-        )
+        kind = {"orthogonal": _is_orthogonal(world), "dim_noise": world.dim_noise}
+        member = asdict(as_member(given["member"]))
+        return predicted("family", "noise_weight", alpha=world.share_fast, **member, **kind)
     feature = SLOW if what == "slow" else FAST
     share = theory.feature_shares(world, as_member(given["member"]), random)[feature]
     return feature_gradient((world.beta_fast, world.beta_slow)[feature], share, LOGIT, 0.5)
@@ -278,7 +278,13 @@ _VARIANCES = (
     _Batches(_MIXED, Family(2, 0.8, 0.7, 1.1), 3, 12_000, random_counts=True),
     _Batches(_THREE, Family(3, 0.5, 0.8, 0.9), 3, 12_000, True, True, True),
     # in as few dimensions as hold the patches: the kind of noise counts for 30%
-    _Batches(replace(_LOUD, dim=6, noise="orthogonal"), Family(3, 0.9, 0.7, 1.2), 4, 24_000),
+    _Batches(
+        replace(_LOUD, dim=6, noise="orthogonal"),
+        Family(3, 0.9, 0.7, 1.2),
+        4,
+        30_000,
+        random_filters=True,
+    ),
 )
 
 
@@ -330,11 +336,29 @@ def _filters(W: Tensor) -> Filters:
     )
 
 
+_WORLD_INPUTS = ("n_examples", "dim", "n_patches", "alpha", "beta_fast", "beta_slow", "sigma_noise")
+
+
 def _predict_variance(given: Mapping[str, Any]) -> float:
     case: _Batches = given["case"]
+    if case.random_filters:
+        world = {name: getattr(case.world, name) for name in _WORLD_INPUTS}
+        return predicted(
+            "family-variance",
+            "variance",
+            **world,
+            **asdict(as_member(case.member)),
+            filters=_FILTERS,
+            sigma_init=_SIGMA_INIT,
+            batch_size=case.batch_size,
+            logit=LOGIT,
+            replacement=case.replacement,
+            random_counts=case.random_counts,
+            orthogonal=_is_orthogonal(case.world),
+        )
     return theory.family_variance(
         case.world,
-        given["filters"] or expected_filters(_FILTERS, case.world.dim, _SIGMA_INIT),
+        given["filters"],
         as_member(case.member),
         case.batch_size,
         LOGIT,

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from theory import amplification, extensions, gradient_variance, moments, sharpness
+from theory.claims import CLAIMS
+from theory.parameters import ParameterError
 
 COUNTS = (3, 2)  # fast and slow examples
 
@@ -179,9 +181,28 @@ def test_wrong_labels_by_hand() -> None:
 def test_unequal_classes_by_hand() -> None:
     for share in (0.0, 0.3, 1.0):
         assert extensions.class_share_growth(share, 0.5, False, 3) == 1
-        assert extensions.class_share_growth(share, 0.5, False, 2) == pytest.approx(2 * share - 1)
+        for u, sign in ((0.5, 1), (-0.5, -1)):  # z^q with even q: y σ'(b y u) b y v turns with u
+            found = extensions.class_share_growth(share, u, False, 2)
+            assert found == pytest.approx(sign * (2 * share - 1))
         pair = [extensions.class_share_growth(share, u, True, 2) for u in (0.5, -0.5)]
         assert pair == pytest.approx([share, 1 - share])
+
+
+@pytest.mark.parametrize("power", [2, 4, 18])
+def test_what_even_powers_do_not_have_is_not_printed(power: int) -> None:
+    predict = CLAIMS["activation"].predict
+    assert set(predict(power=power)) == {"mean_part", "label_part"}
+    everything = {"mean_part", "label_part", "k_star", "sigma_ratio"}
+    assert set(predict(power=power, rectified=True)) == everything
+    assert set(predict(power=power + 1)) == everything
+    with pytest.raises(ParameterError, match=rf"^power = {power}: must be odd, unless rectified"):
+        extensions.power_memorisation(0.1, 100, 0.8, 20, 0.5, power, False)
+
+
+def test_growth_at_an_orthogonal_filter_is_refused() -> None:
+    for power, rectified in ((2, False), (3, False), (3, True)):
+        with pytest.raises(ParameterError, match=r"^projection = 0"):
+            extensions.class_share_growth(0.7, 0.0, rectified, power)
 
 
 def test_deviation_by_hand() -> None:
