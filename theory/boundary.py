@@ -1,9 +1,11 @@
 """Theorem 4.1 with real logits: where SAM's two claims truly hold, to first order in rho.
 
 SAM's ascent lengthens every filter by h = rho/‖∇L(W)‖_F times the gradient. To first order in h it
-damps, as with frozen logits, and it raises every logit term, which works the other way. Damping
+damps, as with frozen logits, and it raises the logit terms, which works the other way. Damping
 grows with σ_0, the rise with σ_0⁴: each claim holds below one σ_0 and fails above it. Equation
-numbers refer to theory/boundary.md. l is the logit term at W (1/2 early in training).
+numbers refer to theory/boundary.md. l is the logit term of an example whose output is 0: 1/2 for
+the network of Definition 2. (B2) to (B6) take all logit terms at W to equal it; the functions
+named `..._loss` say what their differences change, (B7) to (B10).
 """
 
 from __future__ import annotations
@@ -34,10 +36,11 @@ class Slope:
 
 
 def logit_change(logit: ArrayLike, tangent_kernel: ArrayLike) -> NDArray[np.float64]:
-    """dl_i/dh under SAM's ascent = l_i (1 − l_i) (1/n) Σ_m l_m K_im ≥ 0 on average, equation (B1).
+    """dl_i/dh under SAM's ascent = l_i (1 − l_i) (1/n) Σ_m l_m K_im, equation (B1).
 
     logit (n,); tangent_kernel (n, n): K_im = ⟨∇(y_i f(x_i)), ∇(y_m f(x_m))⟩. Exact for any network
-    and any data.
+    and any data. One example's may fall, and so may their sum; weighed by 1/(1 − l_i) their sum
+    does not, as the loss does not fall along its gradient.
     """
     l, K = np.asarray(logit, dtype=float), np.asarray(tangent_kernel, dtype=float)
     return l * (1 - l) * (K @ l) / len(l)
@@ -59,12 +62,10 @@ def noise_slope(
     where all l_i equal `logit` at W.
     """
     _check(world, logit, orthogonal)
-    gram = np.asarray(gram, dtype=float)
-    norms = np.sqrt(np.diag(gram))
-    cosine2 = gram**2 / np.outer(norms**2, norms**2)
+    lengths, cosine = _shape(gram)
     rise = _feature_rise(world, fast_quartic, slow_quartic, logit)
-    rise = rise + _noise_rise(world, cosine2, logit, orthogonal) @ norms**4
-    return Slope(rise, _noise_damping(world, logit, orthogonal) * norms)
+    rise = rise + _noise_rise(world, cosine**2, logit, orthogonal) @ lengths**4
+    return Slope(rise, _noise_damping(world, logit, orthogonal) * lengths)
 
 
 def expected_noise_slope(
@@ -98,6 +99,128 @@ def sigma_init_boundary(
     return float(at_one.damping / at_one.rise) ** (1 / 3)
 
 
+def alignment_loss(
+    world: World,
+    gram: ArrayLike,
+    fast_cubes: float,
+    slow_cubes: float,
+    logit: float = 0.5,
+    orthogonal: bool = False,
+) -> NDArray[np.float64]:
+    """What GD's own alignment loses as logit terms differ at W, shape (J,), equation (B7).
+
+    E NoiseAlign_j(GD) = (15) × (1 − this + O(‖W‖⁶)): an example that is right counts less, and on
+    I_{j,+} the noise helps it to be. For given filters: gram (J, J): inner products off the
+    features; fast_cubes, slow_cubes: Σ_j⟨w_j,v⟩³. Raises ParameterError as `noise_slope`.
+    """
+    _check(world, logit, orthogonal)
+    lengths, cosine = _shape(gram)
+    noise = lengths**3 * _alignment_moment(world, cosine, orthogonal)
+    margin = _mean_margin(world, fast_cubes, slow_cubes)
+    return (1 - logit) * (margin + world.sigma_noise**3 * noise.sum(-1))
+
+
+def damping_loss(
+    world: World,
+    gram: ArrayLike,
+    fast_cubes: float,
+    slow_cubes: float,
+    logit: float = 0.5,
+    orthogonal: bool = False,
+) -> NDArray[np.float64]:
+    """What the damping of (B2) loses as logit terms differ at W, shape (J,), equation (B8).
+
+    The expected derivative of NoiseAlign_j(SAM) in h, over (15), is rise − (damping − this) +
+    O(‖W‖⁷): of the order of the rise. Arguments and exceptions as `alignment_loss`.
+    """
+    _check(world, logit, orthogonal)
+    lengths, cosine = _shape(gram)
+    own = _noise_damping(world, logit, orthogonal) * lengths
+    margin = _mean_margin(world, fast_cubes, slow_cubes)
+    noise = lengths[:, None] * lengths**3 * _damping_moment(world, cosine, orthogonal)
+    scale = 6 * logit * (1 - logit) / world.n_examples * world.sigma_noise**6
+    return 2 * (1 - logit) * margin * own + scale * noise.sum(-1)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What logit terms that differ at W take from (15), and from (B3)'s damping and rise."""
+
+    alignment: float
+    damping: float
+    rise: float
+
+
+def expected_loss(
+    world: World,
+    filters: int,
+    sigma_init: float,
+    logit: float = 0.5,
+    orthogonal: bool = False,
+) -> Loss:
+    """The losses in expectation over W⁽⁰⁾ ~ N(0, sigma_init² I), equation (B9).
+
+    alignment is a share of (15) and grows with sigma_init³; damping, with sigma_init⁴, and rise,
+    with sigma_init⁷, are in the units of `expected_noise_slope`, so that the expected derivative of
+    NoiseAlign(SAM) in h, over (15), is (rise − its loss) − (damping − its loss): to first order in
+    the margins. Raises ParameterError as `noise_slope`.
+    """
+    _check(world, logit, orthogonal)
+    d, n = world.dim_noise, world.n_examples
+    length = mean_length(d) * sigma_init
+    cube = (d + 1) * length * sigma_init**2  # E‖w‖³
+    seventh = (d + 3) * (d + 5) * cube * sigma_init**4
+    quartic, projection = squared_norm_moments(d, sigma_init)
+    one = np.ones(())
+    strength = world.sigma_noise**3 * float(_alignment_moment(world, one, orthogonal)) * cube
+    damping = world.sigma_noise**6 * float(_damping_moment(world, one, orthogonal)) * quartic
+    # E c² and E c⁴ of the cosine to another filter
+    c2, c4 = 1 / d, 3 / (d * (d + 2))
+    noise = _rise_moment(world, 1.0, 1.0, logit, orthogonal) * seventh
+    noise += (filters - 1) * _rise_moment(world, c2, c4, logit, orthogonal) * cube * quartic
+    features = sum(
+        _feature_share(share, beta, logit) * ((1 - logit) / n + (1 - 2 * logit) * share)
+        for share, beta in world.features
+    )
+    scale = logit * (1 - logit) / n
+    return Loss(
+        alignment=(1 - logit) * strength,
+        damping=6 * scale * damping,
+        rise=features * filters * projection * strength + 9 * scale * world.sigma_noise**9 * noise,
+    )
+
+
+def corrected_sigma_init_boundary(
+    world: World, filters: int, logit: float = 0.5, orthogonal: bool = False
+) -> float:
+    """`sigma_init_boundary` with the losses of (B9) at it, to first order in them: equation (B10).
+
+    To be trusted where `margin_size` is far below 1 at that sigma_init, and the correction small.
+    """
+    border = sigma_init_boundary(world, filters, logit, orthogonal)
+    slope = expected_noise_slope(world, filters, border, logit, orthogonal)
+    loss = expected_loss(world, filters, border, logit, orthogonal)
+    # less damping brings the border down, less rise takes it up
+    down, up = loss.damping / float(slope.damping), loss.rise / float(slope.rise)
+    return border * ((1 + max(up, 0.0)) / (1 + down + max(-up, 0.0))) ** (1 / 3)
+
+
+def margin_size(
+    world: World, filters: int, sigma_init: float, logit: float = 0.5, orthogonal: bool = False
+) -> float:
+    """The small parameter of (B2) to (B10): they need it to be far below 1, equation (B11).
+
+    The larger of the standard deviation of noise's part of an output at W⁽⁰⁾ and of the share that
+    GD's alignment loses. Up to constants it is (sigma_noise sigma_init √d')³ times the larger of
+    √(filters × noise patches of an example) and noise patches of all examples over d'.
+    """
+    d, patches = world.dim_noise, world.n_patches - 1
+    deviation = (world.sigma_noise * sigma_init) ** 3 * sqrt(
+        absolute_moment(6) * filters * patches * d * (d + 2) * (d + 4)
+    )
+    return max(deviation, expected_loss(world, filters, sigma_init, logit, orthogonal).alignment)
+
+
 def feature_slope(
     world: World, fast: ArrayLike, slow: ArrayLike, logit: float = 0.5
 ) -> tuple[float, float]:
@@ -122,9 +245,11 @@ def feature_slope(
 def feature_sigma_boundary(world: World, filters: int, logit: float = 0.5) -> float:
     """The sigma_init below which SAM learns features more evenly than GD, equation (B6).
 
-    For expected growths over W⁽⁰⁾, at given h. Does not depend on N, d or the noise. 0 where SAM
-    does not even the features out at any sigma_init (k* ≤ 1). For k* > 1 the rise always favours
-    the fast one: p_e β_e³ > p_d β_d³ and β_e > β_d give p_e β_e⁶ > p_d β_d⁶.
+    For expected growths over W⁽⁰⁾, at given h. Does not depend on N, d or the noise. 0 for k* ≤ 1:
+    the damping then does not hold back the fast feature more, and SAM evens out below no
+    sigma_init. (For k* < 1 and p_e β_e⁶ > p_d β_d⁶ it does not at any; for k* < 1 and
+    p_e β_e⁶ < p_d β_d⁶ the rise favours the slow feature, and SAM does *above* one.) For k* > 1 the
+    rise always favours the fast one: p_e β_e³ > p_d β_d³ and β_e > β_d give p_e β_e⁶ > p_d β_d⁶.
     """
     require(0 < logit < 1, "logit", logit, "inside (0, 1)")
     (p_fast, b_fast), (p_slow, b_slow) = world.features
@@ -197,3 +322,68 @@ def _noise_damping(world: World, logit: float, orthogonal: bool) -> float:
         patches = world.n_examples * (world.n_patches - 1)
         slope = independent_damping_slope(world.dim_noise, patches)
     return 3 * logit / world.n_examples * world.sigma_noise**3 * slope
+
+
+def _shape(gram: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lengths of the filters off the features (J,), and the cosines between them (J, J)."""
+    gram = np.asarray(gram, dtype=float)
+    lengths = np.sqrt(np.diag(gram))
+    return lengths, gram / np.outer(lengths, lengths)
+
+
+def _mean_margin(world: World, fast_cubes: float, slow_cubes: float) -> float:
+    """What features add to the examples' margins on average, Σ_v p_v beta_v³ Σ_j⟨w_j,v⟩³."""
+    return sum(
+        share * beta**3 * cubes
+        for (share, beta), cubes in zip(world.features, (fast_cubes, slow_cubes), strict=True)
+    )
+
+
+def _alignment_moment(
+    world: World, cosine: NDArray[np.float64], orthogonal: bool
+) -> NDArray[np.float64]:
+    """What filter j' at this cosine takes from (15), per sigma³‖w_j'‖³ (1 − l), equation (B7)."""
+    d, patches = world.dim_noise, world.n_examples * (world.n_patches - 1)
+    moment = (6 * cosine + 2 * cosine**3) * (d + 5)  # E[|z| z z'³ R]/E|z|
+    if not orthogonal:
+        moment = moment + (patches - 1) * (9 * cosine + 6 * cosine**3)  # E[z³z'³]
+    return absolute_moment(1) * moment / (d + 2)
+
+
+def _damping_moment(
+    world: World, cosine: NDArray[np.float64], orthogonal: bool
+) -> NDArray[np.float64]:
+    """The same for the damping, per (6/n) l (1 − l) sigma⁶ ‖w_j‖ ‖w_j'‖³, equation (B8)."""
+    d, patches = world.dim_noise, world.n_patches - 1
+    cubes = 9 * cosine + 6 * cosine**3
+    moment = 2 * cubes * (d + 6) * (d + 8)
+    if not orthogonal:
+        pairs = world.n_examples * patches + patches - 2
+        moment = moment + (d + 4) * (pairs * (3 * cosine + cubes) + 18 * (patches - 1) * cosine)
+    return moment / (d + 2)
+
+
+def _rise_moment(world: World, c2: float, c4: float, logit: float, orthogonal: bool) -> float:
+    """The same for the rise, per (9/n) l (1 − l) sigma⁹ ‖w_j‖³ ‖w_j'‖⁴, equation (B9).
+
+    c2, c4: c² and c⁴ of the cosine between the two, or their means.
+    """
+    d, own = world.dim_noise, world.n_patches - 1
+    patches = world.n_examples * own
+    # one patch in all places
+    same = 8 * (3 + 30 * c2 + 15 * c4) * (d + 9) * (d + 11)
+    if orthogonal:
+        if own > 1:
+            left = (d + 5) * (d + 7) - 2 * (1 + 5 * c2) * (d + 7) + 3 + 30 * c2 + 15 * c4
+            lengths = d * (d + 2) * (d + 4) / ((d - 1) * (d + 1) * (d + 7))
+            same += (own - 1) * 24 * left * lengths
+        return absolute_moment(1) * (2 - 3 * logit) * same / (d + 2)
+    same += (patches - 1) * (45 + 540 * c2 + 360 * c4) * (d + 10)
+    # two patches, of which one is the patch that is looked at; or neither is
+    crossed = (d + 5) * (8 + 76 * c2 + 60 * c4) + 28 + 344 * c2 + 204 * c4
+    crossed += (patches - 2) * (9 + 108 * c2 + 108 * c4)
+    apart = (d + 5) * (24 * (d + 4) + 15 * (3 + 6 * c2 - c4)) + (patches - 2) * 45 * (d + 4)
+    through_others = same + (patches - 1) * crossed + (own - 1) * (crossed + apart)
+    through_own = same + (own - 1) * (2 * crossed + apart)
+    moment = (1 - logit) * through_others + (1 - 2 * logit) * through_own
+    return absolute_moment(1) * moment / (d + 2)
