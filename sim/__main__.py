@@ -13,14 +13,14 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from sim import bench as speed
-from sim import claims
+from sim import calibrate, claims
 from sim import run as single
 from sim import sweep as many
 from sim.figures import FIGURES
 from sim.figures.make import make
 from sim.run import RunSettings
 from sim.style import write_figure
-from sim.verify import as_json, table, verify_with_progress
+from sim.verify import as_json, selected, table, verify_with_progress
 from theory.cli import parse_or_exit, run
 from theory.files import check_writable, read_json, whole_file, write_json
 
@@ -60,6 +60,7 @@ class Verify:
     """Processes to use; the result does not depend on it. All cores by default."""
 
     def __call__(self) -> int:
+        selected(self.claims or None, self.seed, self.jobs)
         if self.json is not None:
             check_writable(self.json)
         results, elapsed = verify_with_progress(
@@ -72,6 +73,45 @@ class Verify:
         if self.json is not None:
             write_json(self.json, as_json(results, elapsed, self.seed, self.full))
         return 0 if passed == len(results) else 1
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """Verify at many seeds: failures, and whether the standard errors are right. Examples:
+
+      python -m sim calibrate --out runs/seeds
+
+      python -m sim calibrate --seeds 20 --first-seed 5000 --claims family best-k --out runs/few
+
+    Takes about a minute of one core a seed. --out keeps what was measured: the same command goes on
+    where it was stopped, and more --seeds add to it. Exit code 1 when a seed fails, a quantity is
+    not measurable, or the law that a test assumes is rejected.
+    """
+
+    out: Path
+    """Folder for the measurements, seeds.json and seeds.png."""
+
+    seeds: int = 200
+    """Number of seeds."""
+
+    first_seed: int = 1000
+    """The first of them; the others follow."""
+
+    claims: tuple[str, ...] = ()
+    """Names of the claims to check (see `python -m theory list`); all by default."""
+
+    jobs: int | None = None
+    """Processes to use; the result does not depend on it. All cores by default."""
+
+    def __call__(self) -> int:
+        record = calibrate.calibrate(
+            self.out, self.seeds, self.first_seed, self.claims or None, self.jobs
+        )
+        write_json(self.out / "seeds.json", record)
+        write_figure(self.out / "seeds.png", calibrate.draw(record))
+        print(calibrate.in_words(record))
+        print(f"{self.out / 'seeds.json'}, {self.out / 'seeds.png'}")
+        return 0 if calibrate.passed(record) else 1
 
 
 @dataclass(frozen=True)
@@ -250,6 +290,7 @@ class Version:
 
 Command = (
     Annotated[Verify, tyro.conf.subcommand("verify")]
+    | Annotated[Calibrate, tyro.conf.subcommand("calibrate")]
     | Annotated[Claims, tyro.conf.subcommand("claims")]
     | Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Sweep, tyro.conf.subcommand("sweep")]

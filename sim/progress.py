@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     TextColumn,
     TimeElapsedColumn,
@@ -34,34 +33,50 @@ def say(message: str) -> None:
 
 
 @contextmanager
-def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
-    """Show progress of `total` steps, `done` of them already; gives `advance()`, one step each."""
+def progress(
+    what: str, total: int, done: int = 0, cost: float | None = None
+) -> Iterator[Callable[..., None]]:
+    """Show progress of `total` steps, `done` of them already; gives `advance()`, one step each.
+
+    cost: of all steps that are left, where they differ; each is then told by `advance(its cost)`,
+    and the time left is estimated from the costs.
+    """
+    left = float(total - done) if cost is None else cost
     console = Console(stderr=True)
     if console.is_terminal and not _plain:
         bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[steps]}/{task.fields[of]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
         )
         with bar:
-            task = bar.add_task(what, total=total, completed=done)
-            yield lambda: bar.advance(task)
+            # what is done already has cost as much a step as what is left does on average
+            before = done * left / max(total - done, 1)
+            task = bar.add_task(what, total=before + left, steps=done, of=total)
+            bar.update(task, completed=before)
+
+            def step(cost: float = 1.0) -> None:
+                nonlocal done
+                done += 1
+                bar.update(task, advance=cost, steps=done)
+
+            yield step
         return
 
     start = shown = time.monotonic()
-    first = done
+    first, spent = done, 0.0
 
-    def advance() -> None:
-        nonlocal done, shown
-        done += 1
+    def advance(cost: float = 1.0) -> None:
+        nonlocal done, shown, spent
+        done, spent = done + 1, spent + cost
         now = time.monotonic()
         if now - shown >= LINE_EVERY:
             shown = now
-            left = (now - start) / (done - first) * (total - done)
-            say(f"{what}: {done} of {total}, about {left:.0f} s left")
+            remaining = (now - start) / spent * (left - spent)
+            say(f"{what}: {done} of {total}, about {max(remaining, 0):.0f} s left")
 
     yield advance
     if total > first:

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from sim.checks import CHECKS
 from sim.checks.base import LEVEL, Check, Plan, Quantity, Verdict, guarded, judge
-from sim.pool import pool
+from sim.pool import check_jobs, pool
 from sim.progress import progress
 from theory.claims import CLAIMS
 from theory.parameters import require
@@ -56,25 +56,29 @@ def verify(
     names: Sequence[str] | None = None,
     seed: int = 0,
     full: bool = False,
-    advance: Callable[[], None] = lambda: None,
+    advance: Callable[[float], None] = lambda cost: None,
     jobs: int | None = None,
 ) -> list[Result]:
     """Check the claims `names` (all by default), each with its control, in parallel.
 
-    advance() is called after each of the 2 × claims measurements. The result depends on seed
+    advance(cost) is called after each of the 2 × claims measurements. The result depends on seed
     and full alone, not on jobs (default: the machine's cores). Raises ParameterError for an
     unknown claim, a negative seed, or jobs < 1.
     """
     chosen = selected(names, seed, jobs)
     # the slowest first, so that the last core to finish is not alone for long
-    order = sorted(chosen, key=lambda n: -_COST.get(n, 0))
-    tasks = [(name, Plan(seed, full, broken, name)) for broken in (False, True) for name in order]
+    tasks = [(name, Plan(seed, full, broken, name)) for broken in (False, True) for name in chosen]
+    tasks.sort(key=lambda task: -_cost(*task))
     measured: dict[tuple[str, bool], list[Quantity]] = {}
-    done: Any = pool(jobs)(delayed(_measure)(*task) for task in tasks)
+    done: Any = pool(jobs, len(tasks))(delayed(_measure)(*task) for task in tasks)
     for name, broken, quantities in done:
         measured[name, broken] = quantities
-        advance()
+        advance(_cost(name, Plan(broken=broken)))
     return [result(CHECKS[n], measured[n, False], measured[n, True]) for n in chosen]
+
+
+def _cost(name: str, plan: Plan) -> float:
+    return COST[name] * (_CONTROL if plan.broken else 1 - _CONTROL)
 
 
 def selected(names: Sequence[str] | None, seed: int, jobs: int | None) -> list[str]:
@@ -83,11 +87,37 @@ def selected(names: Sequence[str] | None, seed: int, jobs: int | None) -> list[s
     for name in chosen:
         require(name in CHECKS, "claims", name, f"one of {', '.join(CHECKS)}")
     require(seed >= 0, "seed", seed, "0 or more")
-    require(jobs is None or jobs >= 1, "jobs", jobs, "at least 1")
+    check_jobs(jobs, 2 * len(chosen))
     return chosen
 
 
-_COST = {"noise-tolerance": 5, "gradient-variance": 4, "test-error": 4, "noise-alignment": 3}
+COST = {
+    **dict.fromkeys(CHECKS, 1.2),
+    "gaussian-moments": 1.5,
+    "sam-feature-factor": 0.1,
+    "sam-noise-damping": 0.1,
+    "sam-boundary": 0.7,
+    "moving-logits": 3.0,
+    "sam-noise-boundary": 2.4,
+    "sam-feature-boundary": 2.2,
+    "noise-alignment": 2.8,
+    "noise-tolerance": 2.2,
+    "family-variance": 2.7,
+    "family-memorisation": 0.6,
+    "best-k": 2.4,
+    "gradient-variance": 4.4,
+    "convergence": 2.7,
+    "smoothness": 0.2,
+    "steps-to-target": 4.8,
+    "reused-data": 2.4,
+    "test-error": 3.0,
+    "activation": 3.2,
+    "more-patches": 2.1,
+}
+"""Seconds of one core that a claim and its control take, about: for the order and the time left."""
+
+_CONTROL = 0.25
+"""The control's share of a claim's cost."""
 
 
 def _measure(name: str, plan: Plan) -> tuple[str, bool, list[Quantity]]:
@@ -171,6 +201,10 @@ def _numbers(v: Verdict) -> tuple[str, str, str]:
     return f"{v.relation} {v.predicted:.4g}", f"{v.measured:.4g}{error}", verdict
 
 
+def _total(names: Sequence[str]) -> float:
+    return sum(COST[name] for name in names)
+
+
 def verify_with_progress(
     names: Sequence[str] | None = None,
     seed: int = 0,
@@ -180,6 +214,6 @@ def verify_with_progress(
     """`verify` with a progress bar on stderr; returns the results and the seconds it took."""
     names = selected(names, seed, jobs)
     start = time.perf_counter()
-    with progress("claims and controls measured", 2 * len(names)) as advance:
+    with progress("claims and controls measured", 2 * len(names), cost=_total(names)) as advance:
         results = verify(names, seed, full, advance, jobs)
     return results, round(time.perf_counter() - start, 1)

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
-from scipy.optimize import root_scalar
 from torch import Tensor
 
 from sim.checks import activation_variance
-from sim.checks.base import Check, Plan, Quantity, exact, quantity, ratio
-from sim.checks.gradients import LOGIT, equalising_k, named, positive_part
-from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
+from sim.checks.base import (
+    Check,
+    Part,
+    Plan,
+    Quantity,
+    combine,
+    exact,
+    power_product,
+    quantity,
+    ratio,
+)
+from sim.checks.gradients import (
+    LOGIT,
+    alignment_excess,
+    equal_alignment,
+    equalising_k,
+    named,
+    positive_part,
+    with_labels,
+)
+from sim.checks.printed import predicted
+from sim.data import FAST, SLOW, DataConfig, generate, sample, upsample
 from sim.dense import Dense
-from sim.measure import Estimate, noise_projections
+from sim.measure import noise_projections
 from sim.network import Activation, gradient, init, norm
 from sim.optim import descent
 from theory import amplification, extensions
@@ -30,6 +48,11 @@ def _simulated(activation: Activation, plan: Plan) -> Activation:
     return replace(activation, power=activation.power + 2) if plan.broken else activation
 
 
+def _alternating(n: int) -> Tensor:
+    """Labels +1, −1, +1, ..., (n,)."""
+    return 1.0 - 2.0 * (torch.arange(n) % 2).double()
+
+
 # --- Equation (E1): SAM's factors ----------------------------------------------------------------
 
 
@@ -38,7 +61,8 @@ def _factors(plan: Plan, activation: Activation) -> list[Quantity]:
         n_examples=12, dim=40, alpha=0.5, beta_slow=0.7, sigma_noise=0.3, noise="orthogonal"
     )
     g = plan.generator(60)
-    data = sample(config, g)
+    # both features with both labels, of which ReLU^q at one sign of ⟨w,v⟩ sees one
+    data = with_labels(sample(config, g), _alternating(config.n_examples))
     W = init(2, config.dim, 0.3, g)
     W[:, FAST], W[:, SLOW] = torch.tensor([0.6, -0.5]), torch.tensor([0.7, -0.8])
     simulated = _simulated(activation, plan)
@@ -100,6 +124,7 @@ def _growth(plan: Plan, activation: Activation) -> list[Quantity]:
             beta_fast=config.beta_fast,
             beta_slow=config.beta_slow,
             power=activation.power,
+            rectified=activation.rectified,
         )
     ]
 
@@ -111,7 +136,7 @@ def _race(plan: Plan, activation: Activation) -> list[Quantity]:
     length; half the labels are positive, and as many of either sign are wrong.
     """
     config = DataConfig(
-        n_examples=20, dim=60, alpha=0.6, beta_slow=0.7, noise="orthogonal", label_noise_slow=0.25
+        n_examples=20, dim=60, alpha=0.5, beta_slow=0.7, noise="orthogonal", label_noise_slow=0.2
     )
     simulated, g, k = _simulated(activation, plan), plan.generator(73), 2
     true, wrong = torch.ones(20, dtype=torch.float64), torch.ones(20, dtype=torch.float64)
@@ -176,8 +201,8 @@ def _even_noise(plan: Plan, activation: Activation) -> list[Quantity]:
     config = DataConfig(n_examples=4, dim=12, alpha=0.5, sigma_noise=0.5, noise="orthogonal")
     power = activation.power + (1 if plan.broken else 0)
     simulated = replace(activation, power=power)
-    W = init(12, config.dim, 0.4, plan.generator(64))
-    data = sample(config, plan.generator(65), (plan.size(7000 * (activation.power - 1)),))
+    W = init(12, config.dim, 0.4, plan.fixed(64))
+    data = sample(config, plan.generator(65), (plan.size(15_000 * (activation.power - 1)),))
     plain = gradient(W, data, LOGIT, simulated)
     rho = 0.2 * norm(plain)[..., 0, 0]
     along = noise_projections(-plain, data)
@@ -201,7 +226,7 @@ def _even_noise(plan: Plan, activation: Activation) -> list[Quantity]:
 # --- Equation (E3): noise alignment --------------------------------------------------------------
 
 _WIDE = DataConfig(n_examples=4, dim=34, alpha=0.5, sigma_noise=0.3)
-_FILTERS, _GROUPS = 24, 30
+_FILTERS = 24
 
 
 def _tolerance(plan: Plan, activation: Activation) -> list[Quantity]:
@@ -209,62 +234,57 @@ def _tolerance(plan: Plan, activation: Activation) -> list[Quantity]:
     simulated = _simulated(activation, plan)
     k, name = 2, named(activation)
     given = {"what": "tolerance", "power": activation.power, "k": k}
+    given["rectified"] = activation.rectified
     # orthogonal patches of one length that a filter sees alike: exact
-    data = sample(_WIDE, plan.generator(66))
-    data = replace(data, y=torch.tensor([1.0, -1.0, 1.0, -1.0]).double())
+    data = replace(sample(_WIDE, plan.generator(66)), y=_alternating(_WIDE.n_examples))
     made = generate(data, k, plan.generator(66))
     made.x[:, 1] = torch.eye(_WIDE.dim).double()[2 : 2 + made.n]
     w = 0.5 * (made.y @ made.x[:, 1]).unsqueeze(0)
     original = replace(data, x=made.x[: data.n])
-    at = _crossing(upsample(original, k), made, w, simulated)
+    excess = alignment_excess(upsample(original, k), made, w, simulated)
+    at = equal_alignment(excess.expand(-1, 2), simulated).mean
     out = [exact(f"{name}: sigma ratio at which G({k}) aligns as much as U({k})", at, **given)]
     # independent Gaussian patches: in the mean
-    W = init(_FILTERS, _WIDE.dim, 0.3, plan.generator(66, 1))
-    g = plan.generator(67, activation.power)
-    crossings, totals = [], []
-    for _ in range(_GROUPS):
-        data = sample(_WIDE, g, (plan.size(90),))
+    W = init(_FILTERS, _WIDE.dim, 0.3, plan.fixed(66))
+    g = plan.generator(67, name)
+    parts: dict[str, list[Tensor]] = {"excess": [], "U": [], "G": []}
+    for chunk in torch.arange(plan.size(900 * activation.power)).split(300):
+        data = sample(_WIDE, g, (len(chunk),))
         up, made = upsample(data, k), generate(data, k, g)
-        totals.append([float(positive_part(arm, W, simulated)[0].sum()) for arm in (made, up)])
-        crossings.append(_crossing(up, made, W, simulated))
-    estimate = Estimate.of(torch.tensor(crossings))
+        parts["excess"].append(alignment_excess(up, made, W, simulated))
+        for arm, augmented in (("U", up), ("G", made)):
+            parts[arm].append(torch.stack(positive_part(augmented, W, simulated)))
+    excess, up, made = (torch.cat(part, -1) for part in parts.values())
     label = f"{name}: sigma ratio at which they align alike, independent patches"
-    out.append(quantity(label, estimate, dof=_GROUPS - 1, **given))
+    out.append(quantity(label, equal_alignment(excess, simulated), **given))
     if activation.power < 4:  # above, tails are too heavy for so few draws
-        made, up = torch.tensor(totals).T
-        label = f"{name}: NoiseAlign, G({k})/U({k}) at equal noise"
+        both = power_product((made[0], 1), (up[0], -1), (made[1], -1), (up[1], 1))
         given = {"what": "alignments", "alpha": _WIDE.alpha, "k": k}
-        out.append(quantity(label, ratio(made, up), dof=_GROUPS - 1, **given))
+        out.append(quantity(f"{name}: NoiseAlign, G({k})/U({k}) at equal noise", both, **given))
     return out
-
-
-def _crossing(up: Dataset, made: Dataset, W: Tensor, activation: Activation) -> float:
-    """The amplitude of synthetic noise at which G(k) aligns as much as U(k)."""
-    target = positive_part(up, W, activation)[0].sum()
-
-    def excess(amplitude: float) -> float:
-        x = made.x.clone()
-        x[..., made.n_original :, 1, :] *= amplitude
-        return float(positive_part(replace(made, x=x), W, activation)[0].sum() / target) - 1
-
-    return float(root_scalar(excess, bracket=(0.3, 4.0), xtol=1e-12).root)
 
 
 # --- All together --------------------------------------------------------------------------------
 
 
-def _measure(plan: Plan) -> list[Quantity]:
-    out = []
-    for activation in (*_ODD, *_RECTIFIED):
-        out += _factors(plan, activation) + _growth(plan, activation)
-        out += _race(plan, activation) + _tolerance(plan, activation)
-    for activation in _EVEN:
-        out += _even_noise(plan, activation)
-    for activation in (*_EVEN, *_ODD):
-        out += _by_class(plan, activation)
-    for activation in (*_ODD, *_EVEN, *_RECTIFIED):
-        out += activation_variance.measure(plan, activation, _simulated(activation, plan))
-    return out
+def _part(measure: Callable[[Plan, Activation], list[Quantity]], activation: Activation) -> Part:
+    def part(plan: Plan) -> list[Quantity]:
+        return measure(plan, activation)
+
+    part.__name__ = f"{measure.__name__} of {named(activation)}"
+    return part
+
+
+def _variance(plan: Plan, activation: Activation) -> list[Quantity]:
+    return activation_variance.measure(plan, activation, _simulated(activation, plan))
+
+
+_PARTS = (
+    *(_part(m, a) for a in (*_ODD, *_RECTIFIED) for m in (_factors, _growth, _race, _tolerance)),
+    *(_part(_even_noise, a) for a in _EVEN),
+    *(_part(_by_class, a) for a in (*_EVEN, *_ODD)),
+    *(_part(_variance, a) for a in (*_ODD, *_EVEN, *_RECTIFIED)),
+)
 
 
 def _predict(given: Mapping[str, Any]) -> float:
@@ -276,8 +296,8 @@ def _predict(given: Mapping[str, Any]) -> float:
         kappa = extensions.power_kappa(*(given[n] for n in names))
         return float(extensions.power_factor(kappa, given["projection"], given["power"]))
     if what == "k_star":
-        names = ("alpha", "beta_fast", "beta_slow", "power")
-        return extensions.power_k_star(*(given[n] for n in names))
+        inputs = {name: value for name, value in given.items() if name != "what"}
+        return predicted("activation", "k_star", **inputs)
     if what == "classes":
         rest = (given["projection"], given["rectified"], given["power"])
         growth = (extensions.class_share_growth(share, *rest) for share in (0.0, 1.0))
@@ -296,7 +316,8 @@ def _predict(given: Mapping[str, Any]) -> float:
         )
         return ratio / given["divided_by"]
     if what == "tolerance":
-        return extensions.power_sigma_tolerance(given["k"], given["power"])
+        inputs = {name: given[name] for name in ("k", "power", "rectified")}
+        return predicted("activation", "sigma_ratio", **inputs)
     if what == "alignments":
         return amplification.generated_over_upsampled(given["alpha"], given["k"], 1.0, 1.0)
     return activation_variance.predict(given)
@@ -306,7 +327,7 @@ CHECKS = (
     Check(
         "activation",
         "the activation is the one named (control: its power is 2 higher, or 1 for even ones)",
-        _measure,
+        combine(*_PARTS),
         _predict,
     ),
 )

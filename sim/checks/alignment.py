@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from sim.checks.base import Check, Plan, Quantity, exact, quantity, ratio
+from sim.checks.printed import predicted
 from sim.checks.quadrature import normal, planted, signed
 from sim.data import DataConfig, sample
 from sim.measure import Estimate, noise_alignment, noise_projections
 from sim.network import gradient, init
-from theory import amplification
 
 _LOGIT, _W_NORM, _SIGMA, _FILTERS = 0.4, 1.3, 0.7, 8
 _CHUNK = 10_000  # data sets at a time
@@ -41,13 +41,13 @@ def _measure(plan: Plan) -> list[Quantity]:
 
 def _drawn(plan: Plan, case: int, config: DataConfig) -> list[Quantity]:
     """Over independent data sets and filters of one length."""
-    W = init(_FILTERS, config.dim, 1.0, plan.generator(27, case))
+    W = init(_FILTERS, config.dim, 1.0, plan.fixed(27, case))
     W[:, 2:] *= _W_NORM / W[:, 2:].norm(dim=1, keepdim=True)
     if plan.broken:
         config = replace(config, noise="orthogonal")
     g = plan.generator(28, case)
     means, counts, firsts, seconds = [], [], [], []
-    for _ in range(plan.size(16)):
+    for _ in range(plan.size(12)):
         data = sample(config, g, (_CHUNK,))
         grad = gradient(W, data, _LOGIT)
         mean = noise_alignment(grad, W, data)
@@ -99,15 +99,21 @@ def _integrated(plan: Plan, n: int, n_patches: int, dim: int) -> list[Quantity]:
 
 
 def _given(n: int, n_patches: int, dim: int) -> dict[str, Any]:
-    return {"n": n, "dim_noise": dim - 2, "patches": n * (n_patches - 1)}
+    return {"n_examples": n, "n_patches": n_patches, "dim_noise": dim - 2}
 
 
 def _predict(given: Mapping[str, Any]) -> float:
-    theorem = {
-        "mean": amplification.mean_alignment,
-        "spread": amplification.alignment_deviation,
-    }[given["what"]]
-    return theorem(_LOGIT, _SIGMA, given["n"], _W_NORM, given["dim_noise"], given["patches"])
+    key = {"mean": "mean", "spread": "deviation_of_one"}[given["what"]]
+    return predicted(
+        "alignment-distribution",
+        key,
+        n_examples=given["n_examples"],
+        n_patches=given["n_patches"],
+        sigma_noise=_SIGMA,
+        w_norm=_W_NORM,
+        dim_noise=given["dim_noise"],
+        logit=_LOGIT,
+    )
 
 
 CHECKS = (

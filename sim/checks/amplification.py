@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,15 +14,15 @@ from sim.checks.base import (
     Quantity,
     combine,
     exact,
-    increasing_root,
     power_product,
     quantity,
     ratio,
 )
-from sim.checks.gradients import positive_part
+from sim.checks.gradients import alignment_excess, equal_alignment, positive_part
+from sim.checks.printed import predicted
 from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
 from sim.engine import prepare
-from sim.measure import Estimate, noise_projections
+from sim.measure import Estimate
 from sim.network import gradient, init
 from sim.optim import Space, step
 from theory import amplification
@@ -163,7 +162,8 @@ def _equalising_k(W: Tensor, data: Dataset) -> float:
 
 def _predict_features(given: Mapping[str, Any]) -> float:
     if given["what"] == "k_star":
-        return amplification.k_star(given["alpha"], given["beta_fast"], given["beta_slow"])
+        inputs = {name: given[name] for name in ("alpha", "beta_fast", "beta_slow")}
+        return predicted("amplification", "k_star", **inputs)
     if given["what"] == "time":
         return amplification.learning_time(
             given["beta"],
@@ -255,7 +255,7 @@ def _predict_alignment(given: Mapping[str, Any]) -> float:
         given["alpha"],
         given["k"],
         given["n_examples"],
-        _LOGIT,
+        given.get("logit", _LOGIT),
         given["sigma_noise"],
         given["sigma_synthetic"],
         given["w_norm"],
@@ -270,57 +270,19 @@ def _measure_tolerance(plan: Plan) -> list[Quantity]:
     W = init(_FILTERS, _WIDE.dim, 0.5, plan.fixed("tolerance"))
     out = []
     for k, draws in ((2, 8_000), (3, 5_000), (5, 4_000)):
-        factor = _crossing(plan, k, draws, W)
+        g = plan.generator("tolerance", k)
+        chunks = []
+        for chunk in torch.arange(plan.size(draws)).split(500):
+            data = sample(_WIDE, g, (len(chunk),))
+            made = generate(data, k, g, kept_noise=0.6 if plan.broken else 0.0)
+            chunks.append(alignment_excess(upsample(data, k), made, W))
+        factor = equal_alignment(torch.cat(chunks, -1))
         label = f"sigma ratio at which G({k}) aligns as much as U({k})"
         out.append(quantity(label, factor, what="sigma", k=k))
-        r = factor.mean**4
-        noise = Estimate(r, 4 * r / factor.mean * factor.standard_error)
+        noise = Estimate(factor.mean**4, 4 * factor.mean**3 * factor.standard_error)
         label = f"r at which G({k}) aligns as much as U({k})"
         out.append(quantity(label, noise, what="r", k=k))
     return out
-
-
-def _crossing(plan: Plan, k: int, draws: int, W: Tensor) -> Estimate:
-    """The factor of the synthetic noise at which the same draws of U(k) and G(k) align alike."""
-    g = plan.generator("tolerance", k)
-    chunks = []
-    for chunk in torch.arange(plan.size(draws)).split(500):
-        data = sample(_WIDE, g, (len(chunk),))
-        made = generate(data, k, g, kept_noise=0.6 if plan.broken else 0.0)
-        chunks.append(_excess(upsample(data, k), made, W))
-    excess = torch.cat(chunks, -1)
-    mean = excess.mean(-1)
-    factor = increasing_root(lambda s: float(_powers(s) @ mean), 0.0, 8.0)
-    # the error of the excess there, over its slope
-    step = 1e-4 * factor
-    slope = float((_powers(factor + step) - _powers(factor - step)) @ mean) / (2 * step)
-    return Estimate(factor, Estimate.of(_powers(factor) @ excess).standard_error / slope)
-
-
-def _excess(up: Dataset, made: Dataset, W: Tensor) -> Tensor:
-    """Alignment of G(k) less that of U(k) per patch in I_{j,+}, as a polynomial in the factor s.
-
-    A patch takes part as s⁰ or s³ where it pulls (<w,ξ>² ξ) and as s⁰ or s¹ where it is pulled
-    along, so that the sum over I_{j,+}, which s does not change, has the powers 0, 1, 3 and 4:
-    (4, draws).
-    """
-    factors = (0.0, 0.7, 1.3, 2.0)
-    target, count = positive_part(up, W)
-    share = count.double().mean()
-    values = []
-    for s in factors:
-        x = made.x.clone()
-        x[..., made.n_original :, :, 2:] *= s
-        scaled = replace(made, x=x)
-        along = noise_projections(-gradient(W, scaled, _LOGIT), scaled)
-        on = noise_projections(W, made) > 0
-        total = torch.where(on, along, 0.0).sum((-1, -2))
-        values.append(total / on.sum((-1, -2)).double().mean() - target / share)
-    return torch.linalg.solve(torch.stack([_powers(s) for s in factors]), torch.stack(values))
-
-
-def _powers(s: float) -> Tensor:
-    return torch.tensor([1.0, s, s**3, s**4], dtype=torch.float64)
 
 
 def _predict_tolerance(given: Mapping[str, Any]) -> float:

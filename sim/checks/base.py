@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from scipy import stats
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 from torch import Tensor
 
 from sim.measure import Estimate
@@ -82,6 +82,10 @@ class Quantity:
     missing: str = ""
 
 
+Part = Callable[[Plan], list[Quantity]]
+"""One part of a claim's measurement."""
+
+
 @dataclass(frozen=True)
 class Check:
     """A claim, how it is measured, how it is predicted, and which assumption its control breaks.
@@ -92,7 +96,7 @@ class Check:
 
     name: str
     broken_assumption: str
-    measure: Callable[[Plan], list[Quantity]]
+    measure: Part
     predict: Callable[[Mapping[str, Any]], float]
 
 
@@ -167,7 +171,7 @@ def _law(quantity: Quantity) -> Any:
     return stats.norm if quantity.dof is None else stats.t(quantity.dof)
 
 
-def combine(*parts: Callable[[Plan], list[Quantity]]) -> Callable[[Plan], list[Quantity]]:
+def combine(*parts: Part) -> Part:
     """One `measure` of several, none of which is stopped by another's failure.
 
     What a part raises becomes a quantity that says so and does not hold.
@@ -182,9 +186,7 @@ def combine(*parts: Callable[[Plan], list[Quantity]]) -> Callable[[Plan], list[Q
     return measure
 
 
-def unbroken(
-    measure: Callable[[Plan], list[Quantity]],
-) -> Callable[[Plan], list[Quantity]]:
+def unbroken(measure: Part) -> Part:
     """A part that the broken assumption does not enter: the control leaves it out."""
 
     @functools.wraps(measure)
@@ -194,7 +196,7 @@ def unbroken(
     return part
 
 
-def guarded(measure: Callable[[Plan], list[Quantity]], plan: Plan) -> list[Quantity]:
+def guarded(measure: Part, plan: Plan) -> list[Quantity]:
     """measure(plan), or one quantity that says why there is none."""
     try:
         return measure(plan)
@@ -235,7 +237,7 @@ def increasing_root(f: Callable[[float], float], low: float, high: float) -> flo
         low, high = high, 2 * high
     if not f(low) <= 0 < f(high):
         return math.nan
-    return float(brentq(f, low, high, xtol=1e-13 * high, rtol=1e-13))
+    return float(root_scalar(f, bracket=(low, high), xtol=1e-13 * high, rtol=1e-13).root)
 
 
 def quantity(

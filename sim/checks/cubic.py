@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sim.checks.base import Plan, Quantity, exact, quantity, ratio
+from sim.checks.base import Plan, Quantity, exact, power_product, quantity, ratio
 from sim.checks.gradients import LOGIT, Batch, positive_part, variance_samples
+from sim.checks.printed import predicted
 from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
 from sim.measure import Estimate, filter_sums, noise_projections
 from sim.network import gradient, init, norm
@@ -110,8 +111,7 @@ def alignments(
         {arm: torch.cat([part[i] for part in found]) for arm, found in parts.items()}
         for i in range(2)
     )
-    share = float(count["G"].double().mean() / count["U"].double().mean())
-    over = ratio(total["G"], total["U"])
+    over = power_product((total["G"], 1), (total["U"], -1), (count["G"], -1), (count["U"], 1))
     given = {"config": config, "k": k, "sigma_synthetic": sigma}
     label = f"NoiseAlign, P={config.n_patches}"
     return [
@@ -124,7 +124,7 @@ def alignments(
         ),
         quantity(
             f"{label}, G({k})/U({k})",
-            Estimate(over.mean / share, over.standard_error / share),
+            over,
             what="alignments",
             **given,
         ),
@@ -197,8 +197,12 @@ def _predict_growth(given: Mapping[str, Any]) -> float:
     growth = amplification.feature_gradient(
         _beta(config, v), _share(config, v, k), LOGIT, given["projection"], 1 / size
     )
-    wrong = config.label_noise if v == FAST else config.wrong_slow
-    return growth * extensions.label_noise_growth(wrong) if wrong else growth
+    return growth * predicted(
+        "label-noise",
+        "growth_fast" if v == FAST else "growth_slow",
+        label_noise=config.label_noise,
+        label_noise_slow=config.wrong_slow,
+    )
 
 
 def _predict_sam_feature(given: Mapping[str, Any]) -> float:
@@ -238,7 +242,7 @@ def _predict_alignments(given: Mapping[str, Any]) -> float:
 def _predict_features(given: Mapping[str, Any]) -> float:
     config: DataConfig = given["config"]
     filters: Filters = given["filters"]
-    n_fast = round(config.alpha * config.n_examples)
+    n_fast = config.n_fast
     squares = (
         9 * LOGIT**2 * config.beta_fast**6 * filters.fast_quartic,
         9 * LOGIT**2 * config.beta_slow**6 * filters.slow_quartic,

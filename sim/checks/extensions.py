@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sim.checks.base import Check, Plan, Quantity, quantity, ratio
+from sim.checks.base import Check, Plan, Quantity, combine, quantity, ratio
 from sim.checks.cubic import NAMES, PREDICT, alignments, repeated, sam, unit_filters, variances
 from sim.checks.gradients import LOGIT, positive_part
 from sim.data import FAST, DataConfig, generate, sample, upsample
@@ -30,14 +30,17 @@ def _off_features(config: DataConfig, plan: Plan) -> DataConfig:
     return replace(config, noise="gaussian") if plan.broken else config
 
 
-def _measure_isotropic(plan: Plan) -> list[Quantity]:
+def _blurred_growths(plan: Plan) -> list[Quantity]:
     out = []
     for case, patches in enumerate((2, 3)):
         config = replace(_ISOTROPIC, n_patches=patches)
         out += _blurred_growth(plan, 92 + case, config)
-    W = unit_filters(_ISOTROPIC, plan.generator(94))
-    out += variances(plan, 95, _ISOTROPIC, _off_features(_ISOTROPIC, plan), W, 20)
-    return out + _leaning(plan) + _sam_in_mean(plan)
+    return out
+
+
+def _blurred_variances(plan: Plan) -> list[Quantity]:
+    W = unit_filters(_ISOTROPIC, plan.fixed(94))
+    return variances(plan, 95, _ISOTROPIC, _off_features(_ISOTROPIC, plan), W, 24)
 
 
 def _blurred_growth(plan: Plan, key: int, config: DataConfig) -> list[Quantity]:
@@ -118,7 +121,7 @@ def _sam_in_mean(plan: Plan) -> list[Quantity]:
     for case, (sigma, patches, k) in enumerate(((0.45, 2, 1), (0.35, 3, 2))):
         config = replace(_ISOTROPIC, beta_fast=1.3, sigma_noise=sigma, n_patches=patches)
         g = plan.generator(106, case)
-        n_fast = round(config.alpha * config.n_examples)
+        n_fast = config.n_fast
         share = n_fast / (n_fast + k * (config.n_examples - n_fast))
         # a derivative at 0, of which float64 leaves ten digits; and a step like SAM's
         steps, sums = (1e-6, 0.1), ([], [])
@@ -157,9 +160,12 @@ def _sam_in_mean(plan: Plan) -> list[Quantity]:
 # --- More patches --------------------------------------------------------------------------------
 
 
-def _measure_patches(plan: Plan) -> list[Quantity]:
+_PATCHES = (3, 4)
+
+
+def _sam_on_patches(plan: Plan) -> list[Quantity]:
     out = []
-    for case, patches in enumerate((3, 4)):
+    for patches in _PATCHES:
         config = DataConfig(
             n_examples=12,
             dim=60,
@@ -169,17 +175,30 @@ def _measure_patches(plan: Plan) -> list[Quantity]:
             sigma_noise=0.3,
             noise="orthogonal",
         )
-        g = plan.generator(98, case)
-        data = sample(config, g)
-        W = init(2, config.dim, 0.4, g)
+        g = plan.generator(98, patches)
+        data, W = sample(config, g), init(2, config.dim, 0.4, g)
         out += sam(repeated(data) if plan.broken else data, W)
+    return out
+
+
+def _patch_alignments(plan: Plan) -> list[Quantity]:
+    out = []
+    for case, patches in enumerate(_PATCHES):
         config = DataConfig(
             n_examples=6, dim=12, n_patches=patches, alpha=0.5, beta_slow=0.7, sigma_noise=0.5
         )
-        W = init(8, config.dim, 0.5, plan.generator(99, case))
+        W = init(8, config.dim, 0.5, plan.fixed(99, case))
         out += alignments(plan, 100 + case, config, W, 16, plan.broken)
-        config = replace(config, n_examples=4, dim=4)
-        W = unit_filters(config, plan.generator(102, case))
+    return out
+
+
+def _patch_variances(plan: Plan) -> list[Quantity]:
+    out = []
+    for case, patches in enumerate(_PATCHES):
+        config = DataConfig(
+            n_examples=4, dim=4, n_patches=patches, alpha=0.5, beta_slow=0.7, sigma_noise=0.5
+        )
+        W = unit_filters(config, plan.fixed(102, case))
         out += variances(plan, 104 + case, config, config, W, 30, plan.broken)
     return out
 
@@ -204,7 +223,7 @@ def _predict_lean(given: Mapping[str, Any]) -> float:
 
 def _noise_weight(config: DataConfig, k: int, amplitude: float | None = None) -> float:
     """Multiplicity² of the noise patches, weighed by their amplitudes⁶; amplitude: of G(k)."""
-    n_slow = config.n_examples - round(config.alpha * config.n_examples)
+    n_slow = config.n_slow
     added = k**2 - 1 if amplitude is None else (k - 1) * amplitude**6
     return (config.n_patches - 1) * (config.n_examples + n_slow * added)
 
@@ -250,13 +269,13 @@ CHECKS = (
     Check(
         "isotropic-noise",
         "noise has a part along the features (control: it has none)",
-        _measure_isotropic,
+        combine(_blurred_growths, _blurred_variances, _leaning, _sam_in_mean),
         _predict,
     ),
     Check(
         "more-patches",
         "an example's noise patches are independent (control: they are one and the same)",
-        _measure_patches,
+        combine(_sam_on_patches, _patch_alignments, _patch_variances),
         _predict,
     ),
 )

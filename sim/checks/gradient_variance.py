@@ -84,7 +84,7 @@ def _measure(plan: Plan) -> list[Quantity]:
         if case.batch_size == size and not case.replacement and sigmas[0] == sigmas[1]:
             # where N' − B = 0 the features vary no more, and only U's shared noise is left
             share = ratio(samples["upsampled"], samples["generated"])
-            label = "extra term of U at the full batch, V_U/V_G - 1"
+            label = f"extra term of U at the full batch, V_U/V_G - 1, k={case.k}"
             estimate = Estimate(share.mean - 1, share.standard_error)
             out.append(quantity(label, estimate, what="extra", **given))
     return out

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from sim.checks.base import increasing_root
 from sim.data import FAST, SLOW, Dataset, upsample
-from sim.measure import noise_projections, squared_norms
+from sim.measure import Estimate, noise_projections, squared_norms
 from sim.network import CUBE, Activation, coefficients, gradient, preactivations
 
 LOGIT = 0.5
@@ -28,6 +30,58 @@ def positive_part(data: Dataset, W: Tensor, activation: Activation = CUBE) -> tu
     along = noise_projections(-gradient(W, data, LOGIT, activation), data)
     on = noise_projections(W, data) > 0
     return torch.where(on, along, 0.0).sum((-1, -2)), on.sum((-1, -2))
+
+
+def alignment_excess(
+    up: Dataset, made: Dataset, W: Tensor, activation: Activation = CUBE
+) -> Tensor:
+    """Alignment of G(k) less that of U(k) per patch in I_{j,+}, as a polynomial, (4, draws).
+
+    In the factor s of the synthetic noise: a synthetic patch pulls by s^(q−1) s and is pulled along
+    by s, and s does not change I_{j,+}, so that there are the powers 0, 1, q and q + 1.
+    """
+    target, count = positive_part(up, W, activation)
+    own, size = positive_part(made, W, activation)
+    up_share, made_share = (c.double().mean() for c in (count, size))
+    factors, values = (0.0, 0.7, 1.0, 1.5), []
+    for s in factors:
+        total = own
+        if s != 1.0:
+            x = made.x.clone()
+            x[..., made.n_original :, 1:, :] *= s
+            scaled = replace(made, x=x)
+            along = noise_projections(-gradient(W, scaled, LOGIT, activation), scaled)
+            total = torch.where(noise_projections(W, made) > 0, along, 0.0).sum((-1, -2))
+        values.append(total / made_share - target / up_share)
+    powers = torch.stack([_powers(s, activation) for s in factors])
+    return torch.linalg.solve(powers, torch.stack(values).reshape(4, -1))
+
+
+def equal_alignment(excess: Tensor, activation: Activation = CUBE) -> Estimate:
+    """The factor of the synthetic noise at which G(k) aligns as much as U(k), of that excess."""
+    mean = excess.mean(-1)
+
+    def at(s: float) -> float:
+        return float(_powers(s, activation) @ mean)
+
+    factor = increasing_root(at, 0.0, 4.0)
+    # the error of the excess there, over its slope
+    step = 1e-4 * factor
+    slope = (at(factor + step) - at(factor - step)) / (2 * step)
+    drawn = _powers(factor, activation) @ excess
+    return Estimate(factor, Estimate.of(drawn).standard_error / slope)
+
+
+def _powers(s: float, activation: Activation) -> Tensor:
+    q = activation.power
+    return torch.tensor([1.0, s, s**q, s ** (q + 1)], dtype=torch.float64)
+
+
+def with_labels(data: Dataset, y: Tensor) -> Dataset:
+    """The same originals with these labels (n,), true and given, feature patches accordingly."""
+    x = data.x.clone()
+    x[..., 0, :] *= (y * data.y)[..., None]
+    return replace(data, x=x, y=y.expand_as(data.y))
 
 
 def equalising_k(W: Tensor, data: Dataset, activation: Activation = CUBE) -> float:

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from sim.checks.base import Check, Plan, Quantity, exact, quantity
+from sim.checks.base import Check, Plan, Quantity, combine, exact, quantity
 from sim.checks.cubic import BATCHES, PREDICT, alignments, growths, sam, unit_filters, variances
 from sim.checks.gradients import LOGIT, equalising_k, exact_variance, named
+from sim.checks.printed import predicted
 from sim.data import FAST, DataConfig, sample, upsample
 from sim.measure import Estimate, filter_sums
 from sim.network import Activation, gradient, init
@@ -42,7 +43,7 @@ def _wrong(config: DataConfig, plan: Plan) -> DataConfig:
     )
 
 
-def _measure_labels(plan: Plan) -> list[Quantity]:
+def _one_data_set(plan: Plan) -> list[Quantity]:
     g = plan.generator(80)
     data = sample(_wrong(_LABELS, plan), g)
     data = replace(data, config=_LABELS)
@@ -59,11 +60,17 @@ def _measure_labels(plan: Plan) -> list[Quantity]:
             wrong=(config.label_noise, config.wrong_slow),
         )
     )
-    out += _label_variance(plan)
-    W = init(8, _FEW_ALIGNED.dim, 0.5, plan.generator(81))
-    out += alignments(plan, 82, _wrong(_FEW_ALIGNED, plan), W, 30)
-    W = unit_filters(_FEW, plan.generator(83))
-    return out + variances(plan, 84, _FEW, _wrong(_FEW, plan), W, 30)
+    return out
+
+
+def _label_alignments(plan: Plan) -> list[Quantity]:
+    W = init(8, _FEW_ALIGNED.dim, 0.5, plan.fixed(81))
+    return alignments(plan, 82, _wrong(_FEW_ALIGNED, plan), W, 24)
+
+
+def _label_variances(plan: Plan) -> list[Quantity]:
+    W = unit_filters(_FEW, plan.fixed(83))
+    return variances(plan, 84, _FEW, _wrong(_FEW, plan), W, 24)
 
 
 def _label_variance(plan: Plan) -> list[Quantity]:
@@ -128,12 +135,12 @@ def _classes(config: DataConfig, plan: Plan) -> DataConfig:
     return replace(config, positive=0.5) if plan.broken else config
 
 
-def _measure_classes(plan: Plan) -> list[Quantity]:
+def _mean_growths(plan: Plan) -> list[Quantity]:
     out = []
     config = DataConfig(n_examples=20, dim=3, alpha=0.6, sigma_noise=0.1, positive=0.75)
     data = sample(_classes(config, plan), plan.generator(86), (plan.size(10_000),))
     for activation in (*map(Activation, (2, 3, 4)), Activation(2, True), Activation(3, True)):
-        for u in (0.9, -0.9) if activation.rectified else (0.9,):
+        for u in (0.9, -0.9):
             growth = -gradient(
                 torch.tensor([[u, 0, 0]], dtype=torch.float64), data, LOGIT, activation
             )
@@ -148,22 +155,41 @@ def _measure_classes(plan: Plan) -> list[Quantity]:
                     rectified=activation.rectified,
                 )
             )
+    return out
+
+
+def _one_set_of_classes(plan: Plan) -> list[Quantity]:
     g = plan.generator(87)
     data = replace(sample(_classes(_CLASSES, plan), g), config=_CLASSES)
     W = init(2, _CLASSES.dim, 0.3, g)
-    out += growths(data, W, 2, g) + sam(data, W)
-    W = init(8, _ALIGNED_CLASSES.dim, 0.5, plan.generator(88))
-    out += alignments(plan, 89, _classes(_ALIGNED_CLASSES, plan), W, 30)
-    W = unit_filters(_FEW_CLASSES, plan.generator(90))
-    simulated = _classes(_FEW_CLASSES, plan)
-    return out + variances(plan, 91, _FEW_CLASSES, simulated, W, 30)
+    return growths(data, W, 2, g) + sam(data, W)
+
+
+def _class_alignments(plan: Plan) -> list[Quantity]:
+    W = init(8, _ALIGNED_CLASSES.dim, 0.5, plan.fixed(88))
+    return alignments(plan, 89, _classes(_ALIGNED_CLASSES, plan), W, 24)
+
+
+def _class_variances(plan: Plan) -> list[Quantity]:
+    W = unit_filters(_FEW_CLASSES, plan.fixed(90))
+    return variances(plan, 91, _FEW_CLASSES, _classes(_FEW_CLASSES, plan), W, 30)
 
 
 # --- Predictions ---------------------------------------------------------------------------------
 
 
 def _predict_k_star(given: Mapping[str, Any]) -> float:
-    return extensions.label_noise_k_star(*given["shares"], *given["wrong"])
+    alpha, beta_fast, beta_slow = given["shares"]
+    wrong, wrong_slow = given["wrong"]
+    return predicted(
+        "label-noise",
+        "k_star",
+        alpha=alpha,
+        beta_fast=beta_fast,
+        beta_slow=beta_slow,
+        label_noise=wrong,
+        label_noise_slow=wrong_slow,
+    )
 
 
 def _predict_classes(given: Mapping[str, Any]) -> float:
@@ -182,13 +208,13 @@ CHECKS = (
     Check(
         "label-noise",
         "the share of wrong labels is the one named (control: twice as many)",
-        _measure_labels,
+        combine(_one_data_set, _label_variance, _label_alignments, _label_variances),
         _predict,
     ),
     Check(
         "class-imbalance",
         "the share of positive labels is the one named (control: equal classes)",
-        _measure_classes,
+        combine(_mean_growths, _one_set_of_classes, _class_alignments, _class_variances),
         _predict,
     ),
 )

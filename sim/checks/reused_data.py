@@ -107,7 +107,7 @@ def _drawn(plan: Plan) -> list[Quantity]:
 
 
 def _given(config: DataConfig, W: Tensor, k: int, batch_size: int, arm: str) -> dict[str, Any]:
-    fast = round(config.alpha * config.n_examples)
+    fast = config.n_fast
     return {
         "config": config,
         "quartic": float(W.square().sum(1).square().sum()),
@@ -151,13 +151,13 @@ def _quadratic(plan: Plan) -> list[Quantity]:
     ]
 
 
-_WORLD = DataConfig(n_examples=12, dim=12, alpha=0.5, beta_slow=0.7, sigma_noise=0.3)
-_K, _BATCH, _LR, _STEPS, _EVERY, _DRAWS = 4, 10, 0.2, 160, 4, 128
+_WORLD = DataConfig(n_examples=12, dim=12, alpha=0.5, beta_slow=0.8, sigma_noise=0.25)
+_K, _BATCH, _LR, _STEPS, _EVERY, _DRAWS = 4, 10, 0.2, 120, 4, 128
 
 
 def _network(plan: Plan) -> list[Quantity]:
     """SGD with real logits on one data set for each run; the population seen now and then."""
-    runs = plan.size(32)
+    runs = plan.size(48)
     g = plan.generator(51)
     data = sample(_WORLD, g, (runs,))
     start = init(4, _WORLD.dim, 0.5, plan.fixed("start")).expand(runs, -1, -1)

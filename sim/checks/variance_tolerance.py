@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from sim.checks.base import Check, Plan, Quantity, exact, quantity
+from sim.checks.printed import predicted
 from sim.checks.quadrature import normal, planted
 from sim.data import DataConfig, Dataset, generate, sample, upsample
 from sim.measure import Estimate, batch_variance
 from sim.network import Logits, gradient, init
-from theory import gradient_variance as theory
 
 _LOGIT, _FILTERS = 0.5, 16
 _CHUNK = 500  # data sets at a time
@@ -52,10 +52,10 @@ def _measure(plan: Plan) -> list[Quantity]:
 
 
 def _drawn(plan: Plan, k: int, batch_size: int) -> Quantity:
-    W = init(_FILTERS, _DRAWN.dim, 0.2, plan.generator(32))
+    W = init(_FILTERS, _DRAWN.dim, 0.2, plan.fixed(32))
     g = plan.generator(33, k, batch_size)
     chunks = []
-    for _ in range(plan.size(6)):
+    for _ in range(plan.size(4)):
         data = sample(_DRAWN, g, (_CHUNK,))
         made = generate(data, k, g, kept_noise=0.8 if plan.broken else 0.0)
         chunks.append(_excess(W, upsample(data, k), made, batch_size))
@@ -110,17 +110,17 @@ def _crossing(excess: Tensor) -> float:
 
 
 def _label(config: DataConfig, k: int, batch_size: int) -> str:
-    size = _given(config, k, batch_size)["n"]
+    size = config.n_fast + k * config.n_slow
     return f"sigma ratio where V_G = V_U, k={k} B={batch_size} N'={size} P={config.n_patches}"
 
 
 def _given(config: DataConfig, k: int, batch_size: int) -> dict[str, Any]:
-    fast = round(config.alpha * config.n_examples)
-    return {"k": k, "batch_size": batch_size, "n": fast + k * (config.n_examples - fast)}
+    world = {"n_examples": config.n_examples, "alpha": config.alpha}
+    return world | {"k": k, "batch_size": batch_size}
 
 
 def _predict(given: Mapping[str, Any]) -> float:
-    return theory.variance_tolerance(given["k"], given["batch_size"], given["n"])
+    return predicted("variance-tolerance", "sigma_ratio", **given)
 
 
 CHECKS = (
