@@ -54,8 +54,7 @@ def open_store(folder: Path, request: Request, repair: bool) -> None:
         allowed = f"an empty folder or a store with {STORE} (it has {min(foreign, default='')})"
         require(not foreign, "synthetic", folder, allowed)
         shards.mkdir(exist_ok=True)
-        with whole_file(folder / CARD) as part:
-            part.write_text(_CARD, encoding="utf-8")
+        _write_card(folder, f"unfinished-{digest(request.identity())}", [f"{DATA}/*.parquet"])
         _write_signed(folder / STORE, request.identity())
     try:
         check_identity(folder, request)
@@ -98,13 +97,15 @@ def read_manifest(folder: Path, repair: bool = False) -> About:
 
 
 def write_manifest(folder: Path, request: Request, about: About) -> None:
-    """Say that all that was asked for is there, in these shards."""
+    """Say that all that was asked for is there, in these shards; in the card too."""
     manifest = {
         "store": digest(request.identity()),
         "images": sum(own["images"] for own in about.values()),
         "shards": dict(sorted(about.items())),
     }
     _write_signed(folder / MANIFEST, manifest)
+    named = f"store-{digest(manifest)}"
+    _write_card(folder, named, [f"{DATA}/{name}" for name in manifest["shards"]])
 
 
 def _write_signed(path: Path, value: dict[str, Any]) -> None:
@@ -128,12 +129,19 @@ def shard_paths(folder: Path, noted: About) -> list[Path]:
     return [folder / DATA / name for name in sorted(there | noted.keys())]
 
 
-_CARD = f"""---
-configs:
-- config_name: default
-  data_files: {DATA}/*.parquet
----
+def _write_card(folder: Path, name: str, files: list[str]) -> None:
+    """Write the dataset card.
 
+    name: of the only configuration. Hugging Face `datasets` keeps what it has read under the last
+    name of the folder and this one, so that it must be another one for other images.
+    """
+    listed = "\n".join(f"  - {file}" for file in files)
+    head = f"---\nconfigs:\n- config_name: {name}\n  data_files:\n{listed}\n---\n"
+    with whole_file(folder / CARD) as part:
+        part.write_text(head + _CARD, encoding="utf-8")
+
+
+_CARD = f"""
 # Synthetic images
 
 One row for each synthetic image: `image` (PNG), `label` and `class` of its original, `source`

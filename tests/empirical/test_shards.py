@@ -191,6 +191,44 @@ def test_datasets_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert read.features["label"].int2str(row["label"]) == row["class"]
 
 
+def test_stores_of_one_name_are_told_apart_in_one_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`datasets` keeps what it has read under the last name of the folder: every run's is equal."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    datasets = pytest.importorskip("datasets")
+
+    def check(folder: Path, request: Request) -> None:
+        given = {"split": "train", "cache_dir": str(tmp_path / "cache")}
+        read = datasets.load_dataset(str(folder), **given)
+        pixels = read_store(folder, request)
+        place = {own.key: row for row, own in enumerate(request.images)}
+        assert len(read) == len(request.images)
+        assert set(read["model"]) == {request.model}
+        for row in read:
+            expected = pixels[place[row["source"], row["copy"], row["strength"]]]
+            assert np.array_equal(np.array(row["image"]), expected.permute(1, 2, 0))
+
+    def brighter(by: int) -> Callable[[Sequence[Wanted]], torch.Tensor]:
+        return lambda batch: (make(batch) // 2) + by
+
+    requests = {
+        name: (replace(request_of(range(0, 90, 9), 2), model=name), brighter(by))
+        for name, by in (("one", 0), ("two", 50), ("three", 100))
+    }
+    for name, (request, made) in requests.items():
+        make_store(tmp_path / name / "synthetic", request, made)
+    for _ in range(2):
+        for name, (request, _made) in requests.items():
+            check(tmp_path / name / "synthetic", request)
+    # a store that has got more images is another one too
+    more = replace(request_of(range(0, 90, 9), 3), model="two")
+    make_store(tmp_path / "two" / "synthetic", more, brighter(50))
+    check(tmp_path / "two" / "synthetic", more)
+    check(tmp_path / "one" / "synthetic", requests["one"][0])
+
+
 def test_grey_images(tmp_path: Path) -> None:
     request = request_of(SOURCES, shape=(1, 5, 7))
     make_store(tmp_path, request, lambda own: torch.stack([picture(o, (1, 5, 7)) for o in own]))
