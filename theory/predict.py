@@ -153,6 +153,11 @@ def _betas(beta_fast: float, beta_slow: float) -> None:
     require(beta_slow < beta_fast, "beta_slow", beta_slow, f"below beta_fast = {beta_fast}")
 
 
+def _varies(variance: float, sigma_noise: float) -> None:
+    allowed = "positive at the full batch, where nothing else varies"
+    require(variance > 0, "sigma_noise", sigma_noise, allowed)
+
+
 def _rate(lr: float, smoothness: float) -> None:
     require(lr * smoothness <= 1, "lr", lr, f"at most 1/smoothness = {1 / smoothness:.6g}")
 
@@ -443,8 +448,7 @@ def family_variance(
         )
         for member in (family.Family(k, fidelity, kept_noise, amplitude), family.copies(k))
     )
-    varies = upsampled > 0
-    require(varies, "sigma_noise", sigma_noise, "positive at the full batch: nothing else varies")
+    _varies(upsampled, sigma_noise)
     return {"variance": own, "upsampled": upsampled, "ratio": own / upsampled}
 
 
@@ -548,8 +552,7 @@ def gradient_variance_(
         n_patches,
         replacement,
     )
-    varies = variances["generated"] > 0
-    require(varies, "sigma_noise", sigma_noise, "positive at the full batch: nothing else varies")
+    _varies(variances["generated"], sigma_noise)
     return {**variances, "ratio": variances["upsampled"] / variances["generated"]}
 
 
@@ -713,8 +716,8 @@ def more_patches(
 ) -> Prediction:
     """S, the squared noise gradient of one example, with P patches and over that with two."""
     sizes = gradient_variance.expected_filters(filters, dim, sigma_init)
-    own, two = (
-        gradient_variance.single_sample_noise(sigma_noise, logit, sizes, dim, patches)
-        for patches in (n_patches, 2)
+    noise, own, two = (
+        gradient_variance.single_sample_noise(sigma, logit, sizes, dim, patches)
+        for sigma, patches in ((sigma_noise, n_patches), (1.0, n_patches), (1.0, 2))
     )
-    return {"noise": own, "over_two_patches": own / two if two else float(n_patches - 1)}
+    return {"noise": noise, "over_two_patches": own / two}

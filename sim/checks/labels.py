@@ -24,6 +24,7 @@ _LABELS = DataConfig(
     n_examples=40,
     dim=60,
     alpha=0.6,
+    beta_fast=1.1,
     beta_slow=0.7,
     sigma_noise=0.2,
     noise="orthogonal",

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sim.checks.base import ROUNDING, Check, Plan, Quantity, combine, exact, unbroken
-from sim.checks.gradients import mean_over_batches, pair_shares
+from sim.checks.gradients import equalising_k, mean_over_batches, named, pair_shares
 from sim.checks.quadrature import Rule, normal, planted, signed
 from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
 from sim.measure import noise_alignment, noise_projections
@@ -72,11 +72,11 @@ def _printed(
 _Noisy = tuple[Dataset, Tensor]
 
 
-def _noisy(data: Dataset, first: Rule, others: Rule, member: Family | None = None) -> _Noisy:
-    """One data set with all nodes as its noise, and their weights; member: its synthetic ones."""
-    found, weight = planted(data, first, others)
+def _noisy(data: Dataset, member: Family, *rules: Rule) -> _Noisy:
+    """A data set with all nodes as its noise, the synthetic one that of `member`; their weights."""
+    found, weight = planted(data, *rules)
     n = data.n_original
-    if member is not None and found.n > n:
+    if found.n > n:
         tau, amplitude = member.kept_noise, member.amplitude
         off = data.config.noise_from
         own, source = found.x[:, n:, 1:, off:], found.x[:, found.source[n:], 1:, off:]
@@ -110,7 +110,7 @@ def moments(plan: Plan) -> list[Quantity]:
     out = []
     for dim, tau, amplitude in ((2, 0.7, 0.9), (3, 0.4, 1.3)):
         config = DataConfig(n_examples=2, dim=dim + 2, alpha=0.5, sigma_noise=0.8)
-        data, weight = planted(sample(config, plan.generator("pair")), normal(4), normal(4))
+        data, weight = planted(sample(config, plan.generator("pair")), normal(4))
         xi, fresh = data.x[:, 0, 1, 2:], data.x[:, 1, 1, 2:]
         made = amplitude * (tau * xi + (1 - tau**2) ** 0.5 * fresh)
         w = torch.tensor([1.2, 0.5, -0.3], dtype=torch.float64)[:dim]
@@ -123,7 +123,11 @@ def moments(plan: Plan) -> list[Quantity]:
         given = {"sigma_noise": 0.8, "dim_noise": dim, "w_norm": float(w.norm())}
         given |= {"kept_noise": tau, "amplitude": amplitude}
         out += _printed("gaussian-moments", measured, f"d'={dim}", **given)
-    return out
+    # of one patch in three dimensions, in units of sigma: E[z² R³], (M2)
+    data, weight = planted(sample(config, plan.generator("one")).take(torch.tensor([0])), normal(5))
+    z = data.x[:, 0, 1, 2:] / config.sigma_noise
+    value = (z[:, 0] ** 2 * z.square().sum(1) ** 3) @ weight
+    return [*out, exact("E[|z|^2 R^3], integrated", value, what="patch", p=2, q=3)]
 
 
 # --- Theorem 4.1 ---------------------------------------------------------------------------------
@@ -149,7 +153,7 @@ def sam_noise(plan: Plan) -> list[Quantity]:
     """(6), (7)."""
     config = DataConfig(3, 9, alpha=0.6, sigma_noise=0.7, noise="orthogonal")
     g = plan.generator("noise")
-    data, W, rho = sample(config, g), init(1, config.dim, 0.5, g), 0.05
+    data, W, rho = sample(config, g), init(1, config.dim, 0.5, g), 0.07
     plain, moved = gradient(W, data, _LOGIT), sam_gradient(W, data, rho, _LOGIT)
     factor = (noise_projections(moved, data) / noise_projections(plain, data))[0, 0]
     projection = float(noise_projections(W, data)[0, 0])
@@ -163,7 +167,7 @@ def sam_noise(plan: Plan) -> list[Quantity]:
 def sam_damping(plan: Plan) -> list[Quantity]:
     """(8), (9), (31): means over all noise of one filter along the first axis off the features."""
     n, sigma, w_norm, a = 2, 0.6, 1.3, 0.02
-    config = DataConfig(n, 4, alpha=0.5, sigma_noise=sigma)
+    config = DataConfig(n, 5, alpha=0.5, sigma_noise=sigma)
     W = torch.zeros(1, config.dim, dtype=torch.float64)
     W[0, 2] = w_norm
     independent, weight = planted(sample(config, plan.generator("all")), signed(6), normal(4))
@@ -191,18 +195,19 @@ def sam_damping(plan: Plan) -> list[Quantity]:
         "slope_orthogonal": slope(alone),
         "slope_independent": slope(independent),
     }
-    given = {"logit": _LOGIT, "sigma_noise": sigma, "w_norm": w_norm, "dim_noise": 2}
+    given = {"logit": _LOGIT, "sigma_noise": sigma, "w_norm": w_norm, "dim_noise": 3}
     given |= {"gradient_norm": 0.7, "rho": lam * n * 0.7 / (3 * _LOGIT), "n_examples": n}
     claim = "sam-noise-damping-gaussian"
-    out = _printed(claim, measured, f"n={n} d'=2", **given)
+    out = _printed(claim, measured, f"n={n} d'=3", **given)
     # what two others add to a patch of the typical length and projection
     data, weight = planted(
-        sample(replace(config, n_examples=3), plan.generator("others")), normal(4), normal(4)
+        sample(replace(config, n_examples=3, dim=4), plan.generator("others")), normal(4), normal(4)
     )
     data.x[:, 0, 1, 2:] = sigma
+    W = W[:, :4]
     along = noise_projections(-gradient(W, data, _LOGIT), data)[:, 0, 0]
     deviation = (along.square() @ weight - (along @ weight) ** 2).sqrt()
-    given |= {"n_examples": 3}
+    given |= {"n_examples": 3, "dim_noise": 2}
     return out + _printed(claim, {"cross_term_deviation": deviation}, "n=3 d'=2", **given)
 
 
@@ -254,7 +259,22 @@ def growth_ratio(plan: Plan) -> list[Quantity]:
     grad = gradient(W, upsample(data, k), _LOGIT)[0]
     given = {"alpha": 0.7, "beta_fast": 1.2, "beta_slow": 0.6, "k": k}
     measured = {"slow_over_fast": grad[SLOW] / grad[FAST]}
-    return _printed("amplification", measured, f"k={k}", **given)
+    return _printed("amplification", measured, f"k={k}", **given) + _race(plan)
+
+
+def _race(plan: Plan) -> list[Quantity]:
+    """(33) from the rates at which two matched unit filters start to grow, in few dimensions."""
+    config = DataConfig(4, 6, alpha=0.5, beta_slow=0.8, sigma_noise=0.4, noise="orthogonal")
+    data = sample(config, plan.generator("race"))
+    patches = data.x[:, 1]
+    patches *= config.sigma_noise * config.dim**0.5 / patches.norm(dim=-1, keepdim=True)
+    noise = data.y[3] * patches[3] / patches[3].norm()
+    feature = torch.eye(config.dim, dtype=torch.float64)[SLOW]
+    rates = [float(-gradient(w[None], data, _LOGIT)[0] @ w) for w in (noise, feature)]
+    names = ("sigma_noise", "dim", "alpha", "n_examples", "beta_slow")
+    given = {name: getattr(config, name) for name in names} | {"divided_by": 1}
+    label = "slow feature's time over its noise's, by rates"
+    return [exact(label, rates[0] / rates[1], what="memorisation", **given)]
 
 
 _LINE = DataConfig(3, 3, alpha=2 / 3, sigma_noise=0.4)
@@ -265,7 +285,7 @@ def _on_a_line(plan: Plan, k: int, factor: float) -> tuple[float, float]:
     W = torch.tensor([[0.3, 0.2, 0.7]], dtype=torch.float64)
     g = plan.generator("line")
     one = sample(_LINE, g)
-    made, weight = _noisy(generate(one, k, g), normal(4), normal(4), Family(k, amplitude=factor))
+    made, weight = _noisy(generate(one, k, g), Family(k, amplitude=factor), normal(4))
     up = upsample(made.take(torch.arange(one.n)), k)
     return _pooled(W, up, weight), _pooled(W, made, weight)
 
@@ -275,7 +295,7 @@ def alignments(plan: Plan) -> list[Quantity]:
     out = []
     for k, factor in ((2, 1.25), (3, 0.8)):
         up, made = _on_a_line(plan, k, factor)
-        nodes = planted(sample(_LINE, plan.generator("line")), normal(4), normal(4))
+        nodes = planted(sample(_LINE, plan.generator("line")), normal(4))
         square = nodes[0].x[:, 0, 1, 2].square()
         strengths = [(square * s**2).square() @ nodes[1] for s in (factor, 1.0)]
         measured = {
@@ -285,6 +305,10 @@ def alignments(plan: Plan) -> list[Quantity]:
         }
         given = {"alpha": 2 / 3, "k": k, "sigma_noise": 0.4, "sigma_synthetic": 0.4 * factor}
         out += _printed("noise-alignment", measured, f"k={k}", **given)
+        given |= {"n_examples": 3, "w_norm": 0.7, "dim_noise": 1, "logit": _LOGIT}
+        for arm, value in (("upsampled", up), ("generated", made)):
+            label = f"NoiseAlign, {arm}, k={k}, integrated"
+            out.append(exact(label, value, what=arm, **given))
     return out
 
 
@@ -316,7 +340,7 @@ def family(plan: Plan) -> list[Quantity]:
         g = plan.generator("line")
         one, member = sample(_LINE, g), Family(k, c, tau, amplitude)
         # an even number of nodes: none has ⟨w,ξ⟩ = 0, and each has its opposite
-        made, weight = _noisy(generate(one, k, g, fidelity=c), normal(4), normal(4), member)
+        made, weight = _noisy(generate(one, k, g, fidelity=c), member, normal(4))
         alone = made.take(torch.arange(one.n))
         growths = [weight @ -gradient(W, data, _LOGIT)[:, 0] for data in (made, alone)]
         gain, before = (growth[SLOW] / growth[FAST] for growth in growths)
@@ -365,7 +389,7 @@ def _arms(plan: Plan, config: DataConfig, member: Family) -> dict[str, tuple[Dat
     g, k = plan.generator("arms"), int(member.k)
     one = sample(config, g)
     bare = generate(one, k, g, fidelity=member.fidelity)
-    made, weight = _noisy(bare, normal(4), normal(4), member)
+    made, weight = _noisy(bare, member, normal(4))
     alone = made.take(torch.arange(one.n))
     return {
         "original": (alone, weight),
@@ -448,7 +472,7 @@ def more_patches(plan: Plan) -> list[Quantity]:
         for patches in (n_patches, 2):
             config = replace(_PAIR, n_patches=patches, dim=dim)
             one = sample(config, plan.generator("one")).take(torch.tensor([0]))
-            data, weight = planted(one, normal(4), normal(4))
+            data, weight = planted(one, normal(4))
             W = _typical_filters(config, _SIGMA_INIT)
             squares = gradient(W, data, _LOGIT)[..., 2:].square().sum((-1, -2))
             noise.append(float(squares @ weight))
@@ -480,8 +504,13 @@ def activations(plan: Plan) -> list[Quantity]:
         measured = {"mean_part": mean, "label_part": float(along.square().mean()) / square - mean}
         given = {"power": q, "rectified": rectified, "beta_fast": beta}
         given |= {"alpha": 0.6, "beta_slow": 0.7, "k": 3}
-        note = f"{'ReLU' if rectified else 'z'}^{q}"
-        out += _printed("activation", measured, note, **given)
+        if rectified or q % 2:
+            # mirrored filters too, for the labels that ReLU^q does not show the first
+            config = DataConfig(10, 3, alpha=0.6, beta_fast=beta, beta_slow=0.7, sigma_noise=0.0)
+            matched = torch.tensor([[0.5, 0.5, 0.0], [-0.5, -0.5, 0.0]], dtype=torch.float64)
+            data = sample(config, plan.generator("growth"))
+            measured["k_star"] = equalising_k(matched, data, activation)
+        out += _printed("activation", measured, named(activation), **given)
     return out
 
 
@@ -503,7 +532,7 @@ def classes(plan: Plan) -> list[Quantity]:
             unit = q * _LOGIT * beta**q * abs(projection) ** (q - 1)
             given = {"positive": positive, "projection": projection, "power": q}
             given |= {"rectified": rectified}
-            note = f"{'ReLU' if rectified else 'z'}^{q} at <w,v>={projection}"
+            note = f"{named(activation)} at <w,v>={projection}"
             measured = {"growth": float(chance @ along) / unit}
             out += _printed("class-imbalance", measured, note, **given)
     return out
@@ -512,37 +541,60 @@ def classes(plan: Plan) -> list[Quantity]:
 def isotropic(plan: Plan) -> list[Quantity]:
     """(E13): the spread of the slow feature's gradient, over all noise in all coordinates."""
     out = []
-    base = DataConfig(3, 3, alpha=0.6, beta_slow=0.8, sigma_noise=0.5, noise="isotropic")
-    W = torch.tensor([[0.0, 0.8, 0.6]], dtype=torch.float64)
-    for config, k, arms in (
-        (base, 2, ("upsampled", "generated")),
-        (replace(base, n_examples=2, alpha=0.5, n_patches=3), 3, ("upsampled",)),
+    base = DataConfig(3, 3, alpha=0.4, beta_slow=0.8, sigma_noise=0.5, noise="isotropic")
+    for config, k, arms, across in (
+        (base, 2, ("upsampled",), 0.6),
+        (base, 2, ("upsampled", "generated"), 0.0),
+        (replace(base, n_examples=2, alpha=0.5, n_patches=3), 3, ("upsampled",), 0.6),
+        (replace(base, n_examples=2, alpha=0.5), 3, ("generated",), 0.0),
     ):
+        W = torch.tensor([[0.0, 0.8, across]], dtype=torch.float64)
+        # no need of nodes for a coordinate that the filter does not see
+        rules = normal(1), normal(4), normal(4 if across else 1)
         g = plan.generator("isotropic")
         one = sample(config, g)
         measured = {}
         for arm in arms:
             bare = one if arm == "upsampled" else generate(one, k, g)
-            # the filter does not see the first coordinate, whose noise is then no matter
-            data, weight = _noisy(bare, normal(1), normal(4), Family(k, amplitude=1.2))
+            data, weight = _noisy(bare, Family(k, amplitude=1.2), *rules)
             data = upsample(data, k) if arm == "upsampled" else data
             growth = gradient(W, data, _LOGIT)[:, 0, SLOW]
             measured[arm] = (growth.square() @ weight - (growth @ weight) ** 2).sqrt()
         given = {"n_examples": config.n_examples, "n_patches": config.n_patches, "k": k}
         given |= {"alpha": config.alpha, "sigma_noise": 0.5, "sigma_synthetic": 0.6}
-        given |= {"w_norm": 1.0, "projection": 0.8, "logit": _LOGIT}
-        out += _printed("isotropic-noise", measured, f"k={k} P={config.n_patches}", **given)
+        given |= {"w_norm": float(W.norm()), "projection": 0.8, "logit": _LOGIT}
+        note = f"k={k} P={config.n_patches} |w|={float(W.norm()):g}"
+        out += _printed("isotropic-noise", measured, note, **given)
     return out
 
 
 # --- Corollary 4.4 -------------------------------------------------------------------------------
 
 
+def bound(plan: Plan) -> list[Quantity]:
+    """(28) at lr below 1/L_s: of a quadratic, (2 − lr L_s) times the mean is what it says.
+
+    The noise has one length and stands at right angles to W, so that nothing is left to chance.
+    """
+    smoothness, lr, variance, steps = 2.0, 0.2, 1.3, 7
+    W = torch.tensor([1.5, 0.4], dtype=torch.float64)
+    losses, total = [], 0.0
+    for _ in range(steps):
+        losses.append(smoothness / 2 * float(W.square().sum()))
+        total += float((smoothness * W).square().sum()) / steps
+        across = torch.stack([-W[1], W[0]]) / W.norm()
+        W = W - lr * (smoothness * W + variance**0.5 * across)
+    given = {"loss_initial": losses[0], "loss_final": smoothness / 2 * float(W.square().sum())}
+    given |= {"lr": lr, "smoothness": smoothness, "variance": variance, "steps": steps}
+    measured = {"mean_squared_gradient_norm": (2 - lr * smoothness) * total}
+    return _printed("convergence", measured, f"quadratic, lr L_s={lr * smoothness:g}", **given)
+
+
 def reused(plan: Plan) -> list[Quantity]:
     """(C6), (C7) in units of one example's noise, at filters that see no feature."""
     out = []
     for config, k, batch_size, share in (
-        (replace(_PAIR, n_examples=3, alpha=0.6), 2, 3, 0.6),
+        (replace(_PAIR, n_examples=3, alpha=0.4), 2, 3, 0.6),
         (_PAIR, 3, 3, 0.9),
     ):
         W = _typical_filters(config, _SIGMA_INIT)
@@ -572,7 +624,7 @@ def whole_run(plan: Plan) -> list[Quantity]:
     """(29): errors of a network with the fast feature alone, on both labels and opposite noise."""
     config = DataConfig(10, 4, alpha=0.7, sigma_noise=0.2)
     data, weight = planted(
-        sample(config, plan.generator("test")).take(torch.tensor([0, 9])), normal(2), normal(2)
+        sample(config, plan.generator("test")).take(torch.tensor([0, 9])), normal(2)
     )
     W = torch.tensor([[1.0, 0.0, 0.3, 0.1]], dtype=torch.float64)
     wrong = (data.y * output(W, data.x) < 0).double()
@@ -597,6 +649,7 @@ _MEASURED = {
     "gradient-variance": gradient_variances,
     "more-patches": more_patches,
     "reused-data": reused,
+    "convergence": bound,
     "test-error": whole_run,
     "activation": activations,
     "class-imbalance": classes,

@@ -70,6 +70,12 @@ def _attained(plan: Plan) -> list[Quantity]:
                 radius=float((farthest - centre).norm()),
             )
         )
+    data, W = _aligned(1, 2, 2, 0.3)
+    W[1] = 0.0
+    at = W * (_BROKEN_REACH if plan.broken else 1.0)
+    given = {"what": "data", "x": data.x.numpy(), "W": W.numpy(), "radius": 0.0}
+    label = "attained: curvature, n=1 J=2, one filter at 0"
+    out.append(exact(label, largest(hessian(at, data)), _ATTAINED, **given))
     for n_patches in (2, 3):
         data, W = _aligned(1, n_patches, 1, 0.3)
         at = W * (_BROKEN_REACH if plan.broken else 1.0)
