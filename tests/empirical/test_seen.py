@@ -111,7 +111,7 @@ def sets(
 
 
 SMALL = "--epochs 1 --separating-epoch 1 --separating-epochs 2 --denoising-steps 2".split()
-GENERATOR = ["--generator", "pixel", "--generator-steps", "2"]
+GENERATOR = ["--generator", "pixel", "--generator-steps", "2", "--no-trajectory"]
 
 
 @pytest.mark.parametrize("name", ["digits", "folder", "planted"])
@@ -144,7 +144,7 @@ def test_no_command_trains_on_what_another_scores(
         small = ["--splits", 1, "--seeds", 2, "--epochs", 1, "--control-splits", 1]
         do("compare", *few, *small, "--control-generator-steps", 2, "--out", where / "compare")
     assert {"engine", "generator"} <= witness.trained.keys()
-    assert len(witness.scored) > 7
+    assert len(witness.scored) > 5
     for who, images in witness.trained.items():
         assert not images & witness.scored, who
 
