@@ -26,6 +26,7 @@ from empirical.settings import ARMS, SYNTHETIC_ARMS, Comparison, Settings
 from empirical.statistics import LEVEL, RULE, clustered, verdict
 from empirical.synthesis import load_backend, seen_by, stored_images, trained_here
 from empirical.versions import versions
+from sim.pool import check_jobs
 from sim.progress import progress
 from theory.files import digest, read_json, write_json
 from theory.parameters import require
@@ -146,15 +147,9 @@ def _make_generators(settings: Sequence[Settings], out: Path) -> None:
         make_generator(one, out)
 
 
-def compare(comparison: Comparison, out: Path, jobs: int = 2) -> dict[str, Any]:
-    """Run what is missing of the comparison; returns what is in out/results.json.
-
-    Raises:
-        ParameterError: a count does not fit the data, `out` belongs to another comparison, or a
-            file in it is damaged.
-    """
-    require(jobs >= 1, "jobs", jobs, "a whole number of at least 1")
-    out = Path(out)
+def check(comparison: Comparison, jobs: int | None) -> None:
+    """Raise ParameterError for counts that do not fit the data, or jobs that do not fit here."""
+    check_jobs(jobs)
     images = load(comparison.dataset)
     partition(images, comparison.settings("pool"))
     most = n_splits(comparison.dataset, len(images.labels), comparison.n_train)
@@ -164,6 +159,17 @@ def compare(comparison: Comparison, out: Path, jobs: int = 2) -> dict[str, Any]:
         comparison.splits,
         f"at most {most} with n_train = {comparison.n_train}",
     )
+
+
+def compare(comparison: Comparison, out: Path, jobs: int = 2) -> dict[str, Any]:
+    """Run what is missing of the comparison; returns what is in out/results.json.
+
+    Raises:
+        ParameterError: a count does not fit the data, `out` belongs to another comparison, or a
+            file in it is damaged.
+    """
+    check(comparison, jobs)
+    out = Path(out)
     open_folder(out, asdict(comparison), ("cells", "generators", "synthetic", "results.json"))
     written = out / "results.json"
     spent = read_json(written, "results", ("seconds",))["seconds"] if written.exists() else 0.0

@@ -26,7 +26,7 @@ def run_all(what: str, tasks: Sequence[Task], jobs: int) -> None:
         ParameterError, OSError: as a task raised it; what other tasks finished is kept.
     """
     work = (joblib.delayed(_attempt)(function, arguments) for function, arguments in tasks)
-    ends: Any = pool(min(jobs, max(len(tasks), 1)))(work)
+    ends: Any = pool(jobs, len(tasks))(work)
     try:
         for done, error in enumerate(ends, start=1):
             if error is not None:

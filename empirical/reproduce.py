@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from empirical.compare import compare
+from empirical.compare import check, compare
 from empirical.pictures import comparison_gallery
 from empirical.report import write_report
 from empirical.settings import Comparison
@@ -37,6 +37,7 @@ def reproduce(
         OSError: `out` cannot be written.
     """
     comparison = comparison or Comparison()
+    check(comparison, jobs)
     jobs = jobs or os.cpu_count() or 1
     check_writable(out / "results.json")
     say("1 of 3: the theory's claims, by simulation")

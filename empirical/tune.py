@@ -28,6 +28,7 @@ from empirical.parallel import run_all
 from empirical.settings import OPTIMIZERS, SYNTHETIC_ARMS, Settings, Tuning
 from empirical.synthesis import variants
 from empirical.versions import versions
+from sim.pool import check_jobs
 from theory.files import digest, read_json, write_json
 from theory.parameters import require
 
@@ -78,7 +79,7 @@ def tune(tuning: Tuning, out: Path, jobs: int = 2) -> dict[str, Any]:
     Raises:
         ParameterError: the splits do not fit the data, or `out` belongs to another tuning.
     """
-    require(jobs >= 1, "jobs", jobs, "a whole number of at least 1")
+    check_jobs(jobs)
     out = Path(out)
     images = load(tuning.dataset)
     partition(images, tuning.settings(split=tuning.first_split))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +54,8 @@ def require_memory(
 def gib(count: float) -> str:
     """Bytes as people read them."""
     size = count / GIB
+    if size < 1:
+        return f"{count / 2**20:.0f} MiB"
     return f"{size:.1f} GiB" if size < 1000 else f"{size:.1e} GiB"
 
 
@@ -168,19 +170,45 @@ def makes_copies(settings: RunSettings) -> bool:
     return settings.fidelity == 1 and (silent or (same and settings.kept_noise == 1))
 
 
-def check_run(
-    settings: RunSettings, what: str = "sim run", processes: int = 1, checkpoint: bool = False
-) -> None:
-    """Raise TooLargeError unless this machine has the memory for so many such runs at once."""
-    needed = processes * run_bytes(settings, checkpoint) + (processes - 1) * PROCESS
-    patches = f"{settings.n_patches} patches in {settings.dim} dimensions"
-    amount = f"{settings.n_examples} examples of {patches}"
-    amount += f", {settings.arm} at k = {settings.k}, {settings.filters} filters"
-    amount += f" and {settings.seeds} seeds"
-    names = ["--n-examples", "--dim", "--k", "--filters", "--seeds"]
+def check_run(settings: RunSettings, checkpoint: bool = False) -> None:
+    """Raise TooLargeError unless this machine has the memory for such a run."""
+    needed = run_bytes(settings, checkpoint)
+    require_memory("sim run", needed, _described(settings), _lower(settings))
+
+
+def check_runs(cells: Sequence[RunSettings], jobs: int | None) -> int:
+    """How many of these runs this machine does at once: `jobs`, or as many as cores and memory say.
+
+    Raises TooLargeError where there is no memory for that many, or for a single one.
+    """
+    largest = sorted(cells, key=run_bytes, reverse=True)
+    count = min(jobs or os.cpu_count() or 1, len(cells))
+
+    def needed(count: int) -> int:
+        return sum(run_bytes(cell) for cell in largest[:count]) + (count - 1) * PROCESS
+
+    there = available()
+    while jobs is None and count > 1 and needed(count) > there:
+        count -= 1
+    made_of, lower = _described(largest[0]), _lower(largest[0])
+    if count > 1:
+        made_of = f"{count} cells at once, one of them {made_of}"
+        lower = f"--jobs, {lower}"
+    require_memory("sim sweep", needed(count), made_of, lower, there)
+    return count
+
+
+def _described(settings: RunSettings) -> str:
+    """The sizes that the memory depends on."""
+    s = settings
+    return (
+        f"{s.n_examples} examples of {s.n_patches} patches in {s.dim} dimensions, {s.arm} at "
+        f"k = {s.k}, {s.filters} filters and {s.seeds} seeds"
+    )
+
+
+def _lower(settings: RunSettings) -> str:
+    names = ["--n-examples", "--n-patches", "--dim", "--k", "--filters", "--seeds"]
     if settings.batch_size is not None:
         names.append("--batch-size")
-    if processes > 1:
-        amount += f" in each of {processes} processes"
-        names.append("--jobs")
-    require_memory(what, needed, amount, f"{', '.join(names[:-1])} or {names[-1]}")
+    return f"{', '.join(names[:-1])} or {names[-1]}"

@@ -7,17 +7,38 @@ import warnings
 
 from joblib import Parallel
 
+from sim.memory import PROCESS, require_memory
+from theory.parameters import require
 
-def pool(jobs: int | None = None, batch_size: int | str = "auto") -> Parallel:
-    """joblib's processes, whose results come as they are ready; all cores by default.
+MOST_EACH_CORE = 32
+"""Processes for each core: more would only wait."""
 
+
+def check_jobs(jobs: int | None, tasks: int = 1) -> None:
+    """Raise ParameterError unless so many processes can do so many tasks here; None: as it fits."""
+    if jobs is None:
+        return
+    most = MOST_EACH_CORE * (os.cpu_count() or 1)
+    require(jobs >= 1, "jobs", jobs, "a whole number of at least 1")
+    require(jobs <= most, "jobs", jobs, f"at most {most}, {MOST_EACH_CORE} for each core")
+    count = min(jobs, tasks)
+    require_memory("--jobs", count * PROCESS, f"{count} processes", "--jobs")
+
+
+def pool(
+    jobs: int | None = None, tasks: int | None = None, batch_size: int | str = "auto"
+) -> Parallel:
+    """joblib's processes, whose results come as they are ready.
+
+    jobs: how many, all cores by default; tasks: how many there are to do, so that none is idle;
     batch_size: tasks that are handed to a process at once.
     """
     # joblib replaces a worker whose memory has grown, and warns of it. As an error that warning
     # would end the thread that hands out the work, and the call would wait for ever.
     warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
+    wanted = jobs or os.cpu_count() or 1
     return Parallel(
-        n_jobs=jobs or os.cpu_count() or 1,
+        n_jobs=wanted if tasks is None else min(wanted, max(tasks, 1)),
         return_as="generator_unordered",
         batch_size=batch_size,  # type: ignore[arg-type]
     )

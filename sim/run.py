@@ -25,12 +25,13 @@ from sim.arms import ARMS, augmented
 from sim.data import FAST, SLOW, DataConfig, sample
 from sim.engine import BACKENDS, Point, prepare, train
 from sim.measure import fresh_errors
+from sim.memory import check_run
 from sim.network import Activation, init
 from sim.optim import Space
 from sim.progress import say
 from sim.provenance import versions
 from sim.streams import torch_stream
-from theory.files import check_writable, read_json, whole_file, write_json
+from theory.files import check_writable, nothing_left, read_json, whole_file, write_json
 from theory.parameters import ParameterError, require
 
 METRICS = {
@@ -49,6 +50,10 @@ METRICS = {
 CURVE_POINTS = 100
 CURVE_EXAMPLES = 1000
 """Fresh examples of each kind at a point of the curves, at most: they are for looking."""
+
+MOST = {"test_examples": 10**9, "power": 1000}
+"""Largest values where neither memory nor 64 bits set them: 10^9 fresh examples take hours, and
+say an error to 2e-5; the higher powers of anything are 0 or infinite."""
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 DEVICES = ("cpu", "cuda")
@@ -155,8 +160,10 @@ def check(settings: RunSettings) -> None:
     )
     for name, least in whole:
         value = getattr(settings, name)
-        ok = value == int(value) and least <= value < 2**63
-        require(ok, name, value, f"a whole number, at least {least}")
+        most = MOST.get(name, 2**63 - 1)
+        allowed = f"a whole number, at least {least}"
+        allowed += f" and at most {most}" if value > least else ""
+        require(value == int(value) and least <= value <= most, name, value, allowed)
     for name, choices in (
         ("arm", ARMS),
         ("dtype", DTYPES),
@@ -173,7 +180,7 @@ def check(settings: RunSettings) -> None:
     require(settings.lr > 0, "lr", settings.lr, "positive")
     config = settings.data
     _ = settings.activation
-    n, slow = config.n_examples, config.n_examples - round(config.alpha * config.n_examples)
+    n, slow = config.n_examples, config.n_slow
     allowed = f"such that some of the {n} examples are fast and some slow"
     require(0 < slow < n, "alpha", config.alpha, allowed)
     _check_sizes(settings, config, slow)
@@ -227,6 +234,7 @@ def simulate(
     """
     check(settings)
     check_device(settings)
+    check_run(settings, checkpoint=checkpoint is not None)
     start = time.perf_counter()
     last = min(CURVE_POINTS, settings.steps)
     curve_examples = min(CURVE_EXAMPLES, settings.test_examples)
@@ -341,17 +349,29 @@ def run_in(out: Path, settings: RunSettings) -> dict[str, Any]:
     """
     check(settings)
     path, checkpoint = out / "result.json", out / "checkpoint.safetensors"
-    check_writable(path)
-    _claim(out, settings)
-    if path.exists():
-        result = read_json(path, "result", ("settings", "metrics", "curves", "seconds", "versions"))
-        require(result["settings"] == asdict(settings), "out", out, "a folder of these settings")
-        say(f"{path}: finished before, used again")
-    else:
-        words = ["python", "-m", "sim", "run", *settings.flags, "--out", str(out)]
-        result = simulate(settings, checkpoint, show="training steps")
-        result["command"] = shlex.join(words)
-        write_json(path, result)
+    if not path.exists():
+        check_device(settings)
+        check_run(settings, checkpoint=True)
+    fresh = not (out / "settings.json").exists()
+    with nothing_left(out):
+        check_writable(path)
+        _claim(out, settings)
+        if path.exists():
+            keys = ("settings", "metrics", "curves", "seconds", "versions")
+            result = read_json(path, "result", keys)
+            same = result["settings"] == asdict(settings)
+            require(same, "out", out, "a folder of these settings")
+            say(f"{path}: finished before, used again")
+        else:
+            words = ["python", "-m", "sim", "run", *settings.flags, "--out", str(out)]
+            try:
+                result = simulate(settings, checkpoint, show="training steps")
+            except ParameterError:
+                if fresh and not checkpoint.exists():
+                    (out / "settings.json").unlink()
+                raise
+            result["command"] = shlex.join(words)
+            write_json(path, result)
     if not (out / "curves.png").exists():
         draw_curves(result, out / "curves.png")
     checkpoint.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ import importlib
 import itertools
 import json
 import logging
+import math
 import os
 import shlex
 import shutil
@@ -34,11 +35,12 @@ import torch
 from joblib import delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from sim.pool import pool
+from sim.memory import check_runs
+from sim.pool import check_jobs, pool
 from sim.progress import progress, say
 from sim.provenance import versions
 from sim.run import METRICS, RunSettings, check, check_device, simulate
-from theory.files import check_writable, digest, read_json, whole_file, write_json
+from theory.files import check_writable, digest, nothing_left, read_json, whole_file, write_json
 from theory.parameters import ParameterError, require
 
 TABLE = "sweep.parquet"
@@ -58,6 +60,9 @@ TYPES: dict[str, tuple[type, ...]] = {
 """What each setting may be: one type, and perhaps None."""
 
 CONNECT_SECONDS = 10
+
+MOST_CELLS = 100_000
+"""Of a grid: its cells are listed before the first is run, and each becomes a file."""
 
 
 def sweep(
@@ -83,36 +88,42 @@ def sweep(
     cannot be written.
     """
     grid = parse(axes)
+    count = math.prod(map(len, grid.values()))
+    require(count <= MOST_CELLS, "grid", f"{count} cells", f"one of at most {MOST_CELLS} cells")
     cells = {key(cell): cell for cell in product(base, grid)}
-    require(jobs is None or jobs >= 1, "jobs", jobs, "at least 1")
+    check_jobs(jobs)
     require(jobs is None or cluster is None, "jobs", jobs, "left out with --cluster")
     require(plot is None or plot in METRICS, "plot", plot, f"one of {', '.join(METRICS)}")
     require(plot is None or len(grid) <= 2, "plot", plot, "left out for more than two parameters")
     library("pyarrow", "sweep")
     workers = None if cluster is None else _address(cluster)
-    check_writable(out / TABLE)
     stored = _read_table(out / TABLE)
     rows = {**stored, **_read_cells(out / CELLS)}
     others = len(rows.keys() - cells.keys())
     require(not others, "out", out, f"another folder: {others} of its cells are not in this grid")
     missing = {name: cell for name, cell in cells.items() if name not in rows}
-    if missing:
-        if workers is None:
-            for cell in missing.values():
-                check_device(cell)
-        (out / CELLS).mkdir(exist_ok=True)
-        computed = _computed(list(missing.values()), jobs, workers)
-        with progress("cells", len(cells), len(rows)) as advance, closing(computed) as results:
-            for result in results:
-                name = key(RunSettings(**result["settings"]))
-                there = result["versions"]
-                allowed = f"workers with the versions here, {versions()}"
-                require(there == versions(), "cluster", cluster, allowed)
-                write_json(out / CELLS / f"{name}.json", result)
-                rows[name] = _row(result)
-                advance()
-    else:
-        say(f"{out}: all {len(cells)} cells finished before, used again")
+    if missing and workers is None:
+        for cell in missing.values():
+            check_device(cell)
+        jobs = check_runs(list(missing.values()), jobs)
+    elif missing and workers is not None:
+        _check_cluster(*workers)
+    with nothing_left(out):
+        check_writable(out / TABLE)
+        if missing:
+            computed = _computed(list(missing.values()), jobs, workers)
+            with progress("cells", len(cells), len(rows)) as advance, closing(computed) as results:
+                for result in results:
+                    name = key(RunSettings(**result["settings"]))
+                    there = result["versions"]
+                    allowed = f"workers with the versions here, {versions()}"
+                    require(there == versions(), "cluster", cluster, allowed)
+                    (out / CELLS).mkdir(exist_ok=True)
+                    write_json(out / CELLS / f"{name}.json", result)
+                    rows[name] = _row(result)
+                    advance()
+        else:
+            say(f"{out}: all {len(cells)} cells finished before, used again")
     ordered = [rows[name] for name in cells]
     if list(stored) != list(cells):
         words = ["python", "-m", "sim", "sweep", "--grid", *axes, *base.flags, "--out", str(out)]
@@ -226,7 +237,7 @@ def _cell(settings: RunSettings) -> dict[str, Any] | ParameterError:
 
 
 def _on_processes(cells: list[RunSettings], jobs: int) -> Generator[Any]:
-    results: Any = pool(min(jobs, len(cells)), batch_size=1)(delayed(_cell)(cell) for cell in cells)
+    results: Any = pool(jobs, len(cells), batch_size=1)(delayed(_cell)(cell) for cell in cells)
     try:
         # not `yield from`, which would close it before `finally`
         for result in results:  # noqa: UP028
@@ -240,6 +251,22 @@ def _on_processes(cells: list[RunSettings], jobs: int) -> Generator[Any]:
             results.close()
 
 
+def _check_cluster(kind: str, address: str) -> None:
+    """Raise ParameterError unless its library is here and somebody listens there."""
+    if kind == "ray":
+        library("ray", "ray")
+        if address:
+            library("grpc", "ray")  # for Ray's client; a plain install of ray is without
+    else:
+        library("distributed", "cluster")
+    try:
+        if address:
+            _knock(address)
+    except OSError:
+        what = "Ray cluster" if kind == "ray" else "Dask scheduler"
+        raise _no_cluster(f"{kind}://{address}", what) from None
+
+
 # Dask and Ray are spoken to directly. Under joblib's Dask backend a task that Dask gives up on
 # (its workers died, memory most often) is never heard of again, and the sweep waits for ever;
 # Ray's returns nothing before everything is done.
@@ -250,7 +277,6 @@ def _on_dask(cells: list[RunSettings], address: str) -> Generator[Any]:
     # a lost scheduler is our one line, not a traceback of its client
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
-        _knock(address)
         client = distributed.Client(f"tcp://{address}", timeout=CONNECT_SECONDS)
     except OSError:
         raise _no_cluster(f"dask://{address}", "Dask scheduler") from None
@@ -269,11 +295,7 @@ def _on_dask(cells: list[RunSettings], address: str) -> Generator[Any]:
 
 def _on_ray(cells: list[RunSettings], address: str) -> Generator[Any]:
     ray = library("ray", "ray")
-    if address:
-        library("grpc", "ray")  # for Ray's client; a plain install of ray is without
     try:
-        if address:
-            _knock(address)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that nobody answers is our one line
             ray.init(
@@ -298,7 +320,10 @@ def _on_ray(cells: list[RunSettings], address: str) -> Generator[Any]:
 def _knock(address: str) -> None:
     """Raise OSError at once if nobody listens there; the libraries would try for a while."""
     host, _, port = address.rpartition(":")
-    socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except UnicodeError as error:  # a name that cannot be one
+        raise OSError(str(error)) from None
 
 
 def _no_cluster(cluster: str, what: str) -> ParameterError:

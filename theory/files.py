@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -59,3 +60,16 @@ def check_writable(path: Path) -> None:
         raise IsADirectoryError(21, "is a folder, a file name is needed", str(path))
     with tempfile.NamedTemporaryFile(dir=path.parent):
         pass
+
+
+@contextmanager
+def nothing_left(path: Path) -> Iterator[None]:
+    """Where the block fails, remove the folders `path` and above that it made and left empty."""
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # one that is not there, or not empty
+            for folder in made:
+                folder.rmdir()
+        raise

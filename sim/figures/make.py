@@ -15,7 +15,7 @@ from matplotlib.figure import Figure as Canvas
 
 from sim.figures import FIGURES
 from sim.figures.base import Figure, Json, Part
-from sim.pool import pool
+from sim.pool import check_jobs, pool
 from sim.progress import progress, say
 from sim.provenance import sources, versions
 from sim.style import STYLE, write_figure
@@ -36,8 +36,8 @@ def make(names: Sequence[str], out: Path, seed: int = 0, jobs: int | None = None
         require(name in known, "figure", name, f"one of {', '.join(known)}")
     require(len(names) > 0, "figure", "none", f"one of {', '.join(FIGURES)}, all")
     require(seed >= 0, "seed", seed, "0 or more")
-    require(jobs is None or jobs >= 1, "jobs", jobs, "at least 1")
     chosen = [f for n, f in FIGURES.items() if n in names or "all" in names]
+    check_jobs(jobs, sum(len(f.parts) for f in chosen))
     for figure in chosen:
         check_writable(out / f"{figure.name}.json")
     made_by = {"seed": seed, "sources": sources(), "versions": versions()}
@@ -57,7 +57,7 @@ def _compute(figures: list[Figure], out: Path, made_by: Json, jobs: int | None) 
     if not tasks:
         return
     waiting: dict[str, dict[int, Json]] = {f.name: {} for f in figures}
-    done: Any = pool(jobs)(delayed(_work)(made_by["seed"], *task) for task in tasks)
+    done: Any = pool(jobs, len(tasks))(delayed(_work)(made_by["seed"], *task) for task in tasks)
     with progress("parts of figures computed", len(tasks)) as advance:
         for name, index, data in done:
             figure, parts = FIGURES[name], waiting[name]

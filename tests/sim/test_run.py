@@ -233,7 +233,7 @@ def test_a_killed_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ("--device tpu", "device = tpu: must be one of cpu, cuda"),
         ("--backend fast", "backend = fast: must be one of auto, dense, span"),
         ("--test-examples 0", "test_examples = 0: must be a whole number, at least 1"),
-        ("--n-examples 100000000000", "n_examples = 100000000000: must be smaller"),
+        ("--n-examples 100000000000", "sim run needs about 2.9e+07 GiB for 100000000000 examples"),
         ("--nonsense 3", "--nonsense"),
     ],
 )
