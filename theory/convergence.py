@@ -22,8 +22,8 @@ def stationarity_bound(
     """(1/T) Σ_t E‖∇L(W_t)‖² ≤ 2 (L_0 − L_T)/(lr T) + lr L_s V, equation (28).
 
     For lr ≤ 1/L_s, with L_s the smoothness on the region visited and V a bound on the
-    gradient variance; L_T may be replaced by any lower bound L*. An identity for isotropic
-    quadratics at lr = 1/L_s, so neither constant can be improved.
+    gradient variance; L_T may be replaced by any lower bound L*. An identity, with L_T, for
+    isotropic quadratics at lr = 1/L_s, so neither constant can be improved.
     """
     return 2 * (loss_initial - loss_final) / (lr * steps) + lr * smoothness * variance
 
@@ -43,8 +43,8 @@ def error_without_slow_feature(alpha: float) -> float:
 def local_smoothness(x: ArrayLike, W: ArrayLike, radius: float) -> float:
     """L_s of the loss on the ball ‖W' − W‖_F ≤ radius, from the data, equation (C1).
 
-    x: (n, P, d) patches; W: (J, d). With a = |⟨w_j,x⟩| + radius ‖x‖ for each patch and l̄_i =
-    sigmoid(Σ a³): max_j ‖(6/n) Σ l̄ a x xᵀ‖ + ‖K‖/(4n), K_im = 9 Σ_jpq a² a² |⟨x_ip, x_mq⟩|.
+    x: (n, P, d) patches; W: (J, d). With o = |⟨w_j,x⟩| + radius ‖x‖ for each patch and l̂_i =
+    sigmoid(Σ o³): max_j ‖(6/n) Σ l̂ o x xᵀ‖ + ‖K̂‖/(4n), K̂_im = 9 Σ_j Σ_xx' o² o² |⟨x,x'⟩|.
     """
     x, W = np.asarray(x, dtype=float), np.asarray(W, dtype=float)
     n = len(x)
@@ -62,10 +62,10 @@ def local_smoothness(x: ArrayLike, W: ArrayLike, radius: float) -> float:
 
 
 def smoothness_from_norms(patch_norm: float, n_patches: int, weight_norm: float) -> float:
-    """L_s ≤ 6 P R X³ + (9/4) P² R⁴ X⁶ where ‖W‖_F ≤ R and all ‖x‖ ≤ X, equation (C2).
+    """L_s ≤ 6 P W̄ X̄³ + (9/4) P² W̄⁴ X̄⁶ where ‖W‖_F ≤ W̄ and all ‖x‖ ≤ X̄, equation (C2).
 
-    R = `weight_norm`, X = `patch_norm`. Needs no data. On a ball around W it is coarser than (C1)
-    with R² = Σ_j (‖w_j‖ + radius)²; (C1) grants every filter the whole radius.
+    W̄ = `weight_norm`, X̄ = `patch_norm`. Needs no data. On a ball around W it is coarser than (C1)
+    with W̄² = Σ_j (‖w_j‖ + radius)²; (C1) grants every filter the whole radius.
     """
     reach = weight_norm * patch_norm**3
     return 6 * n_patches * reach + 9 / 4 * n_patches**2 * (reach * weight_norm) ** 2
@@ -80,8 +80,9 @@ def steps_to_target(
     """Steps after which the mean of E‖∇L‖² is at most `target`, for lr < 2/L_s, equation (C3).
 
     2 (L_0 − L*) / (lr [(2 − lr L_s) target − lr L_s V]); infinite where the bracket is not above 0.
-    It is (28) without its proof's last step, 1 − lr L_s/2 ≥ 1/2, and so an identity for isotropic
-    quadratics at every lr (with L_T for L*), as (28) is at lr = 1/L_s alone.
+    loss_gap = L_0 − L*, L* a lower bound. It is (28) without its proof's last step,
+    1 − lr L_s/2 ≥ 1/2. With L_T for L* it is an identity for isotropic quadratics at every lr, as
+    (28) is at lr = 1/L_s alone; with L* < L_T it is more steps than they need.
     """
     share = lr * smoothness
     room = (2 - share) * target - share * variance
@@ -91,8 +92,9 @@ def steps_to_target(
 def fastest_lr(target: float, smoothness: float, variance: float) -> float:
     """The lr that makes (C3) least, target/(L_s (target + V)), equation (C4).
 
-    The steps are then 2 (L_0 − L*) L_s (target + V)/target²: G(k) needs (target + V_G) over
-    (target + V_U) times those of U(k), which falls to V_G/V_U where noise decides (V ≫ target).
+    The steps are then 2 (L_0 − L*) L_s (target + V)/target²: with one L_s and one L* those of G(k)
+    are (target + V_G)/(target + V_U) times those of U(k), which falls to V_G/V_U where noise
+    decides (V ≫ target).
     """
     return target / (smoothness * (target + variance))
 
@@ -124,8 +126,8 @@ def split_variance(
 ) -> tuple[float, float]:
     """(bias, V_B): the noise's part of V between data and batch, equation (C6).
 
-    bias = S (1 + (N' − 1) q)/N' and V_B = S (1 − q)(1/B − 1/N'), at W independent of the data and
-    without replacement; noise = S of (21), repeated = q of (23): q_U, or 0 for G(k). Their sum is
+    bias = S (1 + (N' − 1) ω)/N' and V_B = S (1 − ω)(1/B − 1/N'), at W independent of the data and
+    without replacement; noise = S of (21), repeated = ω of (23): ω_U, or 0 for G(k). Their sum is
     the noise term of (24).
     """
     n = n_augmented
@@ -136,9 +138,11 @@ def split_variance(
 def upsampling_penalty(
     noise: float, repeated: float, n_augmented: float, batch_size: int, lr: float, smoothness: float
 ) -> float:
-    """How much (C5) of U(k) exceeds that of G(k), equation (C7): never negative.
+    """How much the noise terms of (C5) on U(k) exceed those on G(k), equation (C7): at least 0.
 
-    S q [ 1 − 1/N' − lr L_s (1/B − 1/N') ] ≥ 0 for lr ≤ 1/L_s and any B ≥ 1.
+    S ω [ 1 − 1/N' − lr L_s (1/B − 1/N') ] ≥ 0 for lr ≤ 1/L_s and any B ≥ 1, ω = `repeated`. The
+    bounds themselves are ordered so if they share L̄_0, L_s and what stands for L̄_T, say inf L̄:
+    with each run's own L̄_T the one that has come down further can have the larger bound.
     """
     n = n_augmented
     return noise * repeated * (1 - 1 / n - lr * smoothness * (1 / batch_size - 1 / n))

@@ -93,9 +93,9 @@ def shared_label_variance(
 ) -> float:
     """What G(k)'s variance has beyond (25), P = 2, equation (E7).
 
-    (B−1)/B × N_d (k−1)[2 √(m m') + (k−2) m'] / (N'(N'−1)), with replacement / N'²; m and m' =
-    `power_noise_mean` at sigma_noise and sigma_synthetic. Synthetic examples have fresh noise but
-    their source's label, towards which all of them lean.
+    (B−1)/B × N_d (k−1)[2 √(m m') + (k−2) m'] / (N'(N'−1)), with replacement / N'²; m = `mean` and
+    m' = `mean_synthetic`: `power_noise_mean` at sigma_noise and sigma_synthetic. Synthetic examples
+    have fresh noise but their source's label, towards which all of them lean.
     """
     n = n_fast + k * n_slow
     pairs = n_slow * (k - 1) * (2 * sqrt(mean * mean_synthetic) + (k - 2) * mean_synthetic)
@@ -106,7 +106,7 @@ def shared_label_variance(
 def label_parts(power: int, rectified: bool, label_noise: float = 0.0) -> tuple[float, float]:
     """How one example's feature gradient splits into a mean and a part random in its label, (E8).
 
-    Shares (m, s) of A_v, equation (E8): the squared mean over labels, and the rest, which all
+    Shares (s_0, s_y) of A_v, equation (E8): the squared mean over labels, and the rest, which all
     copies and synthetic examples of a source share. z^q: (1, 0) for odd q and (0, 1) for even q;
     ReLU^q: (1/4, 1/4). label_noise: a share η of wrong labels, odd q: ((1−2η)², 1 − (1−2η)²).
     """
@@ -229,7 +229,7 @@ def feature_gradient_deviation(
 ) -> float:
     """Standard deviation that isotropic noise gives ⟨−∇_{w_j}L, v⟩ around (13), equation (E13).
 
-    (3 l/N') √(weight × sigma⁶ (3‖w‖⁴ + 12‖w‖²⟨w,v⟩²)), ‖w‖ over all d dimensions; weight = Σ over
+    (3 l/N') √(N_2 sigma⁶ (3‖w‖⁴ + 12‖w‖²⟨w,v⟩²)), ‖w‖ over all d dimensions; weight = N_2 = Σ over
     noise patches of multiplicity² × amplitude⁶, that is (P−1)(N_e + k² N_d) for U(k) and
     (P−1)(N + (k−1) N_d a⁶) for G(k). The mean is (13).
     """
@@ -263,8 +263,8 @@ def isotropic_sam_slope(
     """How isotropic noise deepens SAM's damping along v, equation (E15).
 
     (mean SAM gradient along v)/(mean GD gradient) = 1 − h l slope + O(h²) at a given
-    h = rho/‖∇L‖_F, slope = 6 beta³ p_v u + 18 sigma⁶ (d+4) ‖w‖² M/(N'² beta³ p_v u), u = ⟨w_j,v⟩.
-    The first term is (5)'s. share p_v of the data set in use, weight M as in (E13).
+    h = rho/‖∇L‖_F, slope = 6 beta³ p_v u + 18 sigma⁶ (d+4) ‖w‖² N_2/(N'² beta³ p_v u), u = ⟨w_j,v⟩.
+    The first term is (5)'s. share p_v of the data set in use, weight N_2 as in (E13).
     """
     feature = beta**3 * share * projection
     noise = sigma_noise**6 * patch_moment(4, 1, dim) * w_norm**2 * weight / n_augmented**2
