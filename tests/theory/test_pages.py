@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import re
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,85 @@ def _functions(module: str) -> dict[str, object]:
 
 def test_labels_are_unique() -> None:
     assert len(EVERY_LABEL) == len(set(EVERY_LABEL))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_labels_of_a_kind_stand_in_order(page: str) -> None:
+    for kind in {re.sub(r"\d", "", label) for label in LABELS[page]}:
+        numbers = [int(n) for n in re.findall(rf"\\tag\{{{kind}(\d+)\}}", PAGES[page])]
+        assert numbers == sorted(numbers), f"({kind}…) on {page}"
+
+
+# --- notation ------------------------------------------------------------------------------------
+
+_GREEK = {
+    "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "Delta": "Δ", "varepsilon": "ε",
+    "eta": "η", "theta": "θ", "kappa": "κ", "lambda": "λ", "mu": "μ", "nu": "ν", "xi": "ξ",
+    "pi": "π", "rho": "ρ", "sigma": "σ", "tau": "τ", "phi": "φ", "psi": "ψ", "omega": "ω",
+}  # fmt: skip
+_ACCENTS = {"bar": "\u0304", "hat": "\u0302"}
+_MARK = r"\w\u0300-\u036f"
+
+
+def _plain(text: str) -> str:
+    r"""A page with symbols as they stand outside of formulas: \bar l_{v_e} as l̄_v_e."""
+    text = re.sub(r"\\tag\{.*?\}|`[^`]*`|\]\([^)]*\)", " ", text)
+    text = re.sub(r"\\(?:text|mathrm|operatorname)\{([^{}]*)\}", r" \1 ", text)
+    for name, letter in _GREEK.items():
+        text = re.sub(rf"\\{name}(?![a-z])", letter, text)
+    for name, accent in _ACCENTS.items():
+        text = re.sub(rf"\\{name}\s*\{{?(\w)\}}?", rf"\1{accent}", text)
+    text = re.sub(r"\\[a-zA-Z]+|\\.", " ", text)
+    text = re.sub(r"([_^])\{([^{}]*)\}", r"\1\2 ", text)
+    text = re.sub("⁽[⁰ᵖ]⁾", "", text).replace("^*", "*")
+    text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹]+", lambda m: "^" + unicodedata.normalize("NFKD", m[0]), text)
+    return unicodedata.normalize("NFD", text)
+
+
+def _uses(symbol: str, text: str) -> bool:
+    """Whether plain text uses a symbol; one with an index v, i or j, with any such index."""
+    if symbol == "a":  # where it cannot be the article
+        return re.search(rf"(?<![{_MARK}])a(?=[τ^(,;])", text) is not None
+    body = re.escape(_plain(symbol))
+    for index, others in (("_v", "_(?:v_)?[vedi]"), ("_i", "_[im]"), ("_j", "_[jm]")):
+        body = body.replace(index, others) if symbol.endswith(index) else body
+    # letters beside a Latin one make it a word, beside a Greek one a product
+    beside = "\u0300-\u036f" if symbol[0] in _GREEK.values() else _MARK
+    before = "" if symbol[0] in _GREEK.values() else rf"(?<![{_MARK}])"
+    after = "" if "_" in symbol else "_"
+    return re.search(rf"{before}{body}(?![{beside}'*{after}])", text) is not None
+
+
+_TABLE = README.split("## Notation")[1].split("\n## ")[0]
+SYMBOLS = [
+    symbol
+    for cell in re.findall(r"^\| ([^|]+) \| .+ \|.*\|$", _TABLE, re.MULTILINE)[1:]
+    for symbol in cell.split(", ")
+]
+
+
+def test_no_symbol_has_two_rows() -> None:
+    assert len(SYMBOLS) > 60
+    assert len(SYMBOLS) == len(set(SYMBOLS))
+
+
+def test_a_symbol_is_found_in_formulas_and_in_text() -> None:
+    formula = r"$$ \bar l_{v_e} \rho^2 + N_d k^* g_*^2 + \sigma_p \tag{C3} $$"
+    text = _plain(formula + " so aτ is a rate, μ_d, `q`, ŵ²")
+    for symbol in ("l̄_v", "ρ", "N_d", "k*", "g_*²", "σ_p", "a", "τ", "ŵ"):
+        assert _uses(symbol, text), symbol
+    for symbol in ("l_i", "N", "k", "C", "q", "μ", "w_j", "v_d", "v_e"):
+        assert not _uses(symbol, text), symbol
+
+
+@pytest.mark.parametrize("symbol", SYMBOLS)
+@pytest.mark.parametrize("module", MODULES)
+def test_a_page_introduces_the_symbols_it_uses(module: str, symbol: str) -> None:
+    page = PAGES[f"{module}.md"]
+    box = "\n".join(line for line in page.splitlines() if line.startswith(">"))
+    text = "\n".join(line for line in page.splitlines() if not line.startswith((">", "#")))
+    if _uses(symbol, _plain(text)):
+        assert _uses(symbol, _plain(box)), f"{module}.md uses {symbol}, which its box does not say"
 
 
 @pytest.mark.parametrize("module", MODULES)
