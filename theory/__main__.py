@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import inspect
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -18,7 +20,7 @@ _TYPES = {"int": (int, None), "float": (float, None), "Sequence[float]": (float,
 
 def main() -> int:
     """Parse the command line and run it."""
-    arguments = vars(parse_or_exit(_parser().parse_args))
+    arguments = vars(parse_or_exit(lambda: _parser().parse_args(_joined(sys.argv[1:]))))
     if arguments.pop("command") == "list":
         return _list(arguments["json"])
     claim = CLAIMS[arguments.pop("claim")]
@@ -54,6 +56,21 @@ def _list(file: Path | None) -> int:
     return 0
 
 
+_NEGATIVE = re.compile(r"-[.\d]")
+
+
+def _joined(words: list[str]) -> list[str]:
+    """Negative values joined to their options, as argparse takes `-1e-3` for an option."""
+    joined: list[str] = []
+    for word in words:
+        if _NEGATIVE.match(word) and joined and joined[-1].startswith("--"):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+@functools.cache
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m theory",

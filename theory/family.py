@@ -135,18 +135,19 @@ def family_variance(
     orthogonal: of noise that is, whose kind counts in (F5) for 0 < τ < 1 only.
     """
     require(member.k == int(member.k), "k", member.k, "a whole number")
-    total, moments = 0.0, [(0.0, 0.0), (0.0, 0.0)]
+    means = feature_shares(world, member, random_counts)
+    squares = _squares(world, filters, logit)
+    total = 0.0
     for p, n_fast in _counts(world, random_counts):
         total += p * _given_counts(
             world, filters, member, batch_size, logit, replacement, n_fast, orthogonal
         )
+        # law of total variance: the mean gradient moves with the two features' shares
         shares = _shares(world, member, n_fast)
-        moments = [(m + p * s, q + p * s * s) for (m, q), s in zip(moments, shares, strict=True)]
-    # law of total variance: the mean gradient moves with the two features' shares
-    squares = _squares(world, filters, logit)
-    return total + sum(
-        (square - mean * mean) * a for (mean, square), a in zip(moments, squares, strict=True)
-    )
+        total += p * sum(
+            (share - mean) ** 2 * a for share, mean, a in zip(shares, means, squares, strict=True)
+        )
+    return total
 
 
 _MOST_COUNTS = 10_000
@@ -237,14 +238,12 @@ def _given_counts(
     n = n_fast + k * n_slow
     check_batch(B, n, replacement)
     synthetic = (k - 1) * n_slow
-    # a fast example has 1 along v_e, a slow one 1 or c³ along v_d
-    second = (n_fast / n, (n_slow + synthetic * member.fidelity**6) / n)
-    features = sum(
-        a * (q - share * share)
-        for a, q, share in zip(
-            _squares(world, filters, logit), second, _shares(world, member, n_fast), strict=True
-        )
-    )
+    # a fast example has 1 along v_e, a slow one 1 or c³ along v_d: variances of that, which would
+    # lose digits as means of squares less squares of means
+    cube = member.fidelity**3
+    spread = n_fast * (1 + (k - 1) * cube**2) + n_slow * (k - 1) * (1 - cube) ** 2
+    fast, slow = _squares(world, filters, logit)
+    features = (n_fast * k * fast + spread * slow) * n_slow / n**2
     finite = 1.0 if replacement else (n - B) / (n - 1)
     noise = single_sample_noise(world.sigma_noise, logit, filters, world.dim, world.n_patches)
     made, with_source, with_sibling = _group_noise(world, filters, member, logit, orthogonal)

@@ -308,13 +308,25 @@ def sam_noise_boundary(
     logit: float = 0.5,
     orthogonal: bool = False,
 ) -> Prediction:
-    """The sigma_init below which SAM aligns less with noise; rise and damping at sigma_init."""
+    """The sigma_init below which SAM aligns less with noise; rise and damping at sigma_init.
+
+    All of these for logit terms that are equal at W. Then, for the network's own, to first order in
+    how they differ: the border corrected, what GD's own alignment loses at sigma_init, and how
+    large the margins are there (validity: to be far below 1, for every number here).
+    """
     world = _world(n_examples, dim, n_patches, alpha, beta_fast, beta_slow, sigma_noise)
-    slope = boundary.expected_noise_slope(world, filters, sigma_init, logit, orthogonal)
+    kind = logit, orthogonal
+    slope = boundary.expected_noise_slope(world, filters, sigma_init, *kind)
+    loss = boundary.expected_loss(world, filters, sigma_init, *kind)
     return {
-        "sigma_init_boundary": boundary.sigma_init_boundary(world, filters, logit, orthogonal),
+        "sigma_init_boundary": boundary.sigma_init_boundary(world, filters, *kind),
         "rise": float(slope.rise),
         "damping": float(slope.damping),
+        "sigma_init_boundary_corrected": boundary.corrected_sigma_init_boundary(
+            world, filters, *kind
+        ),
+        "alignment_loss": loss.alignment,
+        "validity": boundary.margin_size(world, filters, sigma_init, *kind),
     }
 
 
@@ -325,9 +337,10 @@ def sam_feature_boundary(
     filters: int = 8,
     logit: float = 0.5,
 ) -> Prediction:
-    """The sigma_init below which SAM learns features more evenly than GD; 0: at none."""
+    """The sigma_init below which SAM learns features more evenly than GD; 0 for k* <= 1: none."""
     _betas(beta_fast, beta_slow)
-    world = World(alpha=alpha, beta_fast=beta_fast, beta_slow=beta_slow)
+    # the number of examples does not matter, if it is so large that alpha is not rounded
+    world = World(10**18, alpha=alpha, beta_fast=beta_fast, beta_slow=beta_slow)
     return {"sigma_init_boundary": boundary.feature_sigma_boundary(world, filters, logit)}
 
 
@@ -501,7 +514,6 @@ def best_k(
         family.Family(k, c, tau) for c, tau in zip(fidelity_curve, kept_noise_curve, strict=True)
     ]
     choice = family.best_strength(world, curve)
-    features = world.share_fast, beta_fast, beta_slow
     features = world.share_fast, beta_fast, beta_slow
     return {
         "best_k": family.best_k(*features, fidelity),
