@@ -50,19 +50,19 @@ def noise_factor(
 def mean_noise_damping(lam: float, sigma_noise: float, w_norm: float, dim_noise: int) -> float:
     """E NoiseAlign(SAM) / E NoiseAlign(GD), orthogonal Gaussian noise, frozen logits, equation (8).
 
-    With a = λ sigma³ ‖w‖ and the patch moments of (M2):
-    1 − 2a E[|z|³R²]/E[z²R] + a² E[z⁴R³]/E[z²R]. Exact for orthogonal patches with Gaussian
+    With ψ = λ sigma³ ‖w‖ and the patch moments of (M2):
+    1 − 2ψ E[|z|³R²]/E[z²R] + ψ² E[z⁴R³]/E[z²R]. Exact for orthogonal patches with Gaussian
     marginals, at a given λ; for independent patches see `independent_damping_slope`.
     """
-    a = lam * sigma_noise**3 * w_norm
+    psi = lam * sigma_noise**3 * w_norm
     linear, quadratic = patch_moment(3, 2, dim_noise), patch_moment(4, 3, dim_noise)
-    return 1 - (2 * a * linear - a**2 * quadratic) / patch_moment(2, 1, dim_noise)
+    return 1 - (2 * psi * linear - psi**2 * quadratic) / patch_moment(2, 1, dim_noise)
 
 
 def independent_damping_slope(dim_noise: int, n_examples: int) -> float:
-    """The same ratio for independent patches is 1 − slope × a + O(a²), equation (31).
+    """The same ratio for independent patches is 1 − slope × ψ + O(ψ²), equation (31).
 
-    slope = 2 (E[|z|³R²] + (n − 1) √(2/π) E[z⁴R]) / E[z²R], with a = λ sigma³ ‖w‖. The second
+    slope = 2 (E[|z|³R²] + (n − 1) √(2/π) E[z⁴R]) / E[z²R], with ψ = λ sigma³ ‖w‖. The second
     term is what the other examples add: their noise shares the direction w.
     """
     own = patch_moment(3, 2, dim_noise)
