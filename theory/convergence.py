@@ -10,6 +10,8 @@ from math import inf
 import numpy as np
 from numpy.typing import ArrayLike
 
+from theory.parameters import require
+
 
 def stationarity_bound(
     loss_initial: float,
@@ -23,9 +25,23 @@ def stationarity_bound(
 
     For lr ≤ 1/L_s, with L_s the smoothness on the region visited and V a bound on the
     gradient variance; L_T may be replaced by any lower bound L*. An identity, with L_T, for
-    isotropic quadratics at lr = 1/L_s, so neither constant can be improved.
+    isotropic quadratics at lr = 1/L_s, so neither constant can be improved. Raises ParameterError
+    for a larger lr, and for an L_T above what any such run can end at, where it would be negative.
     """
-    return 2 * (loss_initial - loss_final) / (lr * steps) + lr * smoothness * variance
+    check_rate(lr, smoothness)
+    bound = 2 * (loss_initial - loss_final) / (lr * steps) + lr * smoothness * variance
+    _check_end(bound, loss_final, lr, steps)
+    return bound
+
+
+def check_rate(lr: float, smoothness: float) -> None:
+    """Raise ParameterError for a learning rate above 1/L_s."""
+    require(lr * smoothness <= 1, "lr", lr, f"at most 1/smoothness = {1 / smoothness:.6g}")
+
+
+def _check_end(bound: float, loss_final: float, lr: float, steps: int) -> None:
+    allowed = f"at most {loss_final + bound * lr * steps / 2:.6g}: no such run ends higher"
+    require(bound >= 0, "loss_final", loss_final, allowed)
 
 
 def error_without_slow_feature(alpha: float) -> float:
@@ -116,9 +132,11 @@ def reused_data_bound(
     L̄ is the population loss, with L_s-Lipschitz gradient; lr ≤ 1/L_s. bias: the mean over the run
     of ‖∇L − ∇L̄‖², L the loss of the data in use; batch_variance: V_B around ∇L, given the data.
     """
-    return (
-        stationarity_bound(loss_initial, loss_final, lr, smoothness, batch_variance, steps) + bias
-    )
+    check_rate(lr, smoothness)
+    gap = 2 * (loss_initial - loss_final) / (lr * steps)
+    bound = gap + bias + lr * smoothness * batch_variance
+    _check_end(bound, loss_final, lr, steps)
+    return bound
 
 
 def split_variance(
@@ -144,5 +162,6 @@ def upsampling_penalty(
     bounds themselves are ordered so if they share L̄_0, L_s and what stands for L̄_T, say inf L̄:
     with each run's own L̄_T the one that has come down further can have the larger bound.
     """
+    check_rate(lr, smoothness)
     n = n_augmented
     return noise * repeated * (1 - 1 / n - lr * smoothness * (1 / batch_size - 1 / n))

@@ -158,10 +158,6 @@ def _varies(variance: float, sigma_noise: float) -> None:
     require(variance > 0, "sigma_noise", sigma_noise, allowed)
 
 
-def _rate(lr: float, smoothness: float) -> None:
-    require(lr * smoothness <= 1, "lr", lr, f"at most 1/smoothness = {1 / smoothness:.6g}")
-
-
 def _world(
     n_examples: int,
     dim: int,
@@ -586,7 +582,6 @@ def convergence_(
     steps: int = 1000,
 ) -> Prediction:
     """The bound on the mean squared gradient norm over `steps` steps of SGD."""
-    _rate(lr, smoothness)
     return {
         "mean_squared_gradient_norm": convergence.stationarity_bound(
             loss_initial, loss_final, lr, smoothness, variance, steps
@@ -618,7 +613,6 @@ def reused_data(
     smoothness: float = 1.0,
 ) -> Prediction:
     """Noise of U(k) and G(k) split into the data's part and the batch's; U(k)'s penalty."""
-    _rate(lr, smoothness)
     n_fast, n_slow = both_kinds(n_examples, alpha)
     n = n_fast + k * n_slow
     gradient_variance.check_batch(batch_size, n, replacement=False)

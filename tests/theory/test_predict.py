@@ -1,19 +1,33 @@
 """`python -m theory`: the contract's keys, values worked out by hand, bad input."""
 
+import contextlib
+import io
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from theory import cli
+from theory.__main__ import main
 from theory.claims import CLAIMS
 
 
 def theory(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "theory", *arguments], capture_output=True, text=True, check=False
-    )
+    """The command line, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["theory", *arguments])
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.raises(SystemExit) as stop,
+        ):
+            cli.run(main)
+    assert isinstance(stop.value.code, int)
+    return subprocess.CompletedProcess([], stop.value.code, out.getvalue(), err.getvalue())
 
 
 def predicted(*arguments: str) -> dict[str, float]:
@@ -119,6 +133,38 @@ def test_every_claim_predicts_with_its_defaults(claim: str) -> None:
     assert all(isinstance(value, float | int) for value in numbers.values())
 
 
+def test_batches_as_large_as_the_augmented_data() -> None:
+    out = predicted(*"gradient-variance --batch-size 720".split())  # N' = 720, N = 400
+    assert set(out) == {"upsampled", "generated", "ratio"}
+    everything = predicted(*"gradient-variance --batch-size 720 --replacement".split())
+    assert set(everything) == {"original", "upsampled", "generated", "ratio"}
+    assert predicted(*"family-variance --batch-size 720".split())["ratio"] > 0
+    assert predicted(*"variance-tolerance --batch-size 720".split())["sigma_ratio"] == (
+        pytest.approx(6 ** (1 / 6))
+    )
+
+
+def test_many_patches_do_not_overflow() -> None:
+    # beside 2^m − 1, m = 1024 is nothing
+    out = predicted(*"alignment-distribution --n-examples 1024 --dim-noise 1".split())
+    unit = 3 * 0.5 / 1024 * 0.05**4 * 0.3**2
+    assert out["mean"] == pytest.approx(unit * (3 - 4 / math.pi))
+
+
+def test_negative_values_in_any_notation() -> None:
+    for text in ("-0.001", "-1e-3", "-.001"):
+        out = predicted("sam-feature-factor", "--projection", text)
+        assert out["factor"] == pytest.approx((1 + 0.06 * 0.001) ** 2)
+
+
+def test_the_share_of_fast_examples_is_not_rounded_where_there_is_no_number() -> None:
+    shares = (0.8123, 0.1877)
+    evening = 6 * 0.5 * (shares[0] - shares[1] * 0.3**3) * 2 * (2 / math.pi) ** 0.5
+    rise = 9 / 4 * (shares[0] - shares[1] * 0.3**6) * (15 + 3 * 7)
+    out = predicted(*"sam-feature-boundary --alpha .8123".split())
+    assert out["sigma_init_boundary"] == pytest.approx((evening / rise) ** (1 / 3), rel=1e-12)
+
+
 def test_list(tmp_path: Path) -> None:
     done = theory("list")
     assert done.returncode == 0
@@ -161,6 +207,27 @@ def test_list(tmp_path: Path) -> None:
         ("activation --power 1", "power"),
         ("label-noise --label-noise .5", "label_noise"),
         ("steps-to-target --target 0", "target"),
+        ("convergence --loss-final 5", "loss_final"),
+        ("moving-logits --dim 3 --filters 2", "filters"),
+        ("moving-logits --dim 3 --filters 1 --orthogonal --n-examples 2 --alpha .5", "dim"),
+        ("sam-noise-boundary --dim 3 --orthogonal", "dim"),
+        ("sam-noise-boundary --n-examples 2", "alpha"),
+        ("gradient-variance --n-examples 2", "alpha"),
+        ("family-variance --n-examples 2", "alpha"),
+        ("reused-data --n-examples 2", "alpha"),
+        ("isotropic-noise --n-examples 2", "alpha"),
+        ("variance-tolerance --n-examples 2", "alpha"),
+        ("family-memorisation --n-examples 2", "alpha"),
+        ("best-k --n-examples 2", "alpha"),
+        ("noise-alignment --k 1", "k"),
+        ("variance-tolerance --k 1", "k"),
+        ("activation --k 1", "k"),
+        ("variance-tolerance --batch-size 721", "batch_size"),
+        ("reused-data --batch-size 721", "batch_size"),
+        ("gradient-variance --sigma-noise 0 --sigma-synthetic 0 --batch-size 720", "sigma_noise"),
+        ("family-variance --n-examples 20000 --random-counts", "n_examples"),
+        ("amplification --beta-fast 1e308", "beta_fast"),
+        ("sam-feature-factor --projection -1e-308", "projection"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments: str, named: str) -> None:
@@ -169,6 +236,17 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments: str, named: str) -> No
     assert done.stderr.count("\n") == 1, done.stderr
     assert named in done.stderr
     assert done.stdout == ""
+
+
+def test_as_a_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "theory", "predict", "noise-tolerance", "--k", "3"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["predicted"]["tolerance"] == 4
 
 
 def test_theory_needs_no_torch() -> None:
