@@ -6,6 +6,9 @@ turn it into one line on stderr and exit code 2 (see `theory.cli`).
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class ParameterError(ValueError):
     """A parameter has a value that is not allowed.
@@ -28,3 +31,9 @@ def require(condition: bool, name: str, value: object, allowed: str) -> None:
     """Raise `ParameterError(name, value, allowed)` unless `condition` holds."""
     if not condition:
         raise ParameterError(name, value, allowed)
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """The known names that look like this one, in brackets for the end of a message, or nothing."""
+    found = difflib.get_close_matches(name, list(known), n=3)
+    return f" (near: {', '.join(found)})" if found else ""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sim.streams import torch_stream
-from theory.parameters import require
+from theory.parameters import ParameterError, require
 
 Kept = Literal["prediction", "image"]
 """What is kept along a trajectory: the clean image predicted so far, or the noisy one itself."""
@@ -180,6 +181,22 @@ def plain_config(config: str) -> dict[str, Any]:
     said = {"transformers_version", "name_or_path"}
     values = json.loads(config)
     return {key: value for key, value in values.items() if key[:1] != "_" and key not in said}
+
+
+@contextmanager
+def made_by(model: object, kind: str) -> Iterator[None]:
+    """Say in one line what goes wrong inside a network or a pipeline of somebody else.
+
+    Raises:
+        ParameterError: for whatever is raised inside, but for want of memory.
+    """
+    try:
+        yield
+    except (ParameterError, MemoryError):
+        raise
+    except Exception as error:
+        allowed = f"one that works here; its {kind} ended in {type(error).__name__}"
+        raise ParameterError("model", model, f"{allowed}: {one_line(error)}") from error
 
 
 def one_line(error: BaseException) -> str:

@@ -21,35 +21,31 @@ TOLERANCE = 0.04
 timestep, one short of the image, keep a noise of 0.01 or less."""
 
 
-def law(shape: Sequence[int], stream: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Clean images, noise, and the spread at each place: float32 of this shape.
+def law(shape: Sequence[int], spread: float, stream: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Clean images and noise: float32 of this shape.
 
-    Places have the two spreads in turn; of either, the images have that spread and the noise unit
-    variance exactly, both their means, and no correlation: what comes out is no matter of luck.
+    Over all places the images have this spread and the noise unit variance exactly, both their
+    means, and no correlation: what comes out is no matter of luck.
     """
-    n = math.prod(shape)
-    which = torch.arange(n) % len(SPREADS)
-    clean, noise = torch.empty(n), torch.empty(n)
-    for number, spread in enumerate(SPREADS):
-        here = which == number
-        draws = torch.randn(2, int(here.sum()), generator=stream, dtype=torch.float64)
-        draws = draws - draws.mean(dim=1, keepdim=True)
-        image = draws[0] / draws[0].pow(2).mean().sqrt()
-        rest = draws[1] - (draws[1] * image).mean() * image
-        clean[here] = (MEAN + spread * image).float()
-        noise[here] = (rest / rest.pow(2).mean().sqrt()).float()
-    spreads = torch.tensor(SPREADS)[which]
-    return clean.reshape(*shape), noise.reshape(*shape), spreads.reshape(*shape)
+    image, noise = torch.randn(2, math.prod(shape), generator=stream, dtype=torch.float64)
+    image = _standardised(image)
+    noise = _standardised(noise - noise.mean() - (noise * image).mean() * image)
+    return (MEAN + spread * image).float().reshape(*shape), noise.float().reshape(*shape)
 
 
-def best_guess(noisy: Tensor, a: float, b: float, spread: Tensor) -> Tensor:
+def _standardised(values: Tensor) -> Tensor:
+    values = values - values.mean()
+    return values / values.pow(2).mean().sqrt()
+
+
+def best_guess(noisy: Tensor, a: float, b: float, spread: float) -> Tensor:
     """The expected clean image: what an ideal network says. Shapes as `noisy`."""
     return MEAN + a * spread**2 / (a**2 * spread**2 + b**2) * (noisy - a * MEAN)
 
 
-def way_end(noisy: Tensor, a: float, b: float, spread: Tensor) -> Tensor:
+def way_end(noisy: Tensor, a: float, b: float, spread: float) -> Tensor:
     """Where the exact flow down ends: what an ideal consistency model says (Song et al. 2023)."""
-    return MEAN + spread / (a**2 * spread**2 + b**2).sqrt() * (noisy - a * MEAN)
+    return MEAN + spread / math.hypot(a * spread, b) * (noisy - a * MEAN)
 
 
 def least_spread(levels: Sequence[tuple[float, float]], spread: float) -> float:
@@ -72,20 +68,21 @@ def least_spread(levels: Sequence[tuple[float, float]], spread: float) -> float:
     return math.sqrt(min(still, drawn))
 
 
-def wrong(found: Tensor, spreads: Tensor, levels: Sequence[tuple[float, float]]) -> str | None:
+def wrong(
+    found: Tensor, spread: float, levels: Sequence[tuple[float, float]], drawn: bool
+) -> str | None:
     """What is wrong with images from an ideal network, in some words; None if they are right.
 
-    found, spreads: any shape, the same; levels: (a, b) where each step began. A sampler that draws
-    noise is allowed four standard errors more.
+    found: any shape; levels: (a, b) where each step began; drawn: whether noise was drawn on the
+    way, for which four standard errors more are allowed.
     """
-    for spread in SPREADS:
-        here = found[spreads == torch.tensor(spread)].double()
-        luck = 4 * spread / math.sqrt(here.numel())
-        mean, width = float(here.mean()), float(here.std(correction=0))
-        if not abs(mean - MEAN) <= TOLERANCE + luck:  # also where it is no number
-            return f"a mean of {mean:.3g} instead of {MEAN:g}"
-        least = least_spread(levels, spread)
-        if not least - TOLERANCE - luck <= width <= spread + TOLERANCE + luck:
-            between = f"{least:.3g} to {spread:g}" if spread - least > 0.01 else f"{spread:g}"
-            return f"a standard deviation of {width:.3g} instead of {between}"
+    found = found.double()
+    luck = 4 * spread / math.sqrt(found.numel()) if drawn else 0.0
+    mean, width = float(found.mean()), float(found.std(correction=0))
+    if not abs(mean - MEAN) <= TOLERANCE + luck:  # also where it is no number
+        return f"a mean of {mean:.3g} instead of {MEAN:g}"
+    least = least_spread(levels, spread)
+    if not least - TOLERANCE - luck <= width <= spread + TOLERANCE + luck:
+        expected = f"{least:.3g} to {spread:g}" if spread - least > 0.01 else f"{spread:g}"
+        return f"a standard deviation of {width:.3g} instead of {expected}"
     return None

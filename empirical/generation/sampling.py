@@ -21,7 +21,7 @@ from torch import Tensor
 from empirical.generation import gaussian
 from empirical.generation.base import one_line
 from empirical.generation.steps import TRAIN_TIMESTEPS, grid
-from theory.parameters import ParameterError, require
+from theory.parameters import ParameterError, near, require
 
 ALIASES = {
     "ddpm": "DDPMScheduler",
@@ -109,7 +109,14 @@ def scheduler_class(name: str) -> Any:
     """
     kind = getattr(diffusers, ALIASES.get(name, name), None)
     allowed = f"{', '.join(ALIASES)}, or the name of a scheduler of diffusers"
-    require(isinstance(kind, type) and hasattr(kind, "step"), "scheduler", name, allowed)
+    try:
+        fits = isinstance(kind, type) and hasattr(kind, "step")
+    except ImportError as error:  # a class of which diffusers has but the name
+        raise ParameterError(
+            "scheduler", name, f"one that can be used: {one_line(error)}"
+        ) from None
+    known = [*ALIASES, *(found for found in dir(diffusers) if found.endswith("Scheduler"))]
+    require(fits, "scheduler", name, allowed + near(name, known))
     return kind
 
 
@@ -159,28 +166,40 @@ def _wrong(schedule: str, sampling: Sampling, strength: float) -> str | None:
     multistep, in version 0.42), at pure noise (PNDM, Heun) or in too few steps. Some thousand
     pixels tell, in some milliseconds.
     """
-    known = json.loads(schedule)
-    way = _denoising(known, sampling, strength)
-    stream = torch.Generator().manual_seed(0)
-    clean, noise, spread = gaussian.law((1, 1, 64, 64), stream)
-    extra = step_arguments(way.scheduler, [stream], sampling.eta)
-    prediction = known.get("prediction_type", "epsilon")
-    levels: list[tuple[float, float]] = []
     try:
-        images = way.scheduler.add_noise(clean, noise, way.calls[:1])
-        for timestep, step in zip(way.calls, way.step_of, strict=True):
-            noisy = way.scheduler.scale_model_input(images, timestep)
-            share = signal_share(way.scheduler, timestep)
-            a, b = share**0.5, (1 - share) ** 0.5
-            if step > len(levels):
-                levels.append((a, b))
-            guess = gaussian.best_guess(noisy, a, b, spread)
-            output = network_output(guess, noisy, share, prediction)
-            _, noise = clean_and_noise(output, noisy, share, prediction, sampling.clip)
-            images = way.scheduler.step(noise, timestep, images, **extra).prev_sample
+        for spread in gaussian.SPREADS:
+            found = _wrong_at(json.loads(schedule), sampling, strength, spread)
+            if found is not None:
+                return found
+    except ParameterError:
+        raise
     except (ArithmeticError, LookupError, NotImplementedError, TypeError, ValueError) as error:
         return f"none ({type(error).__name__}: {one_line(error)})"
-    return gaussian.wrong(images, spread, levels)
+    return None
+
+
+def _wrong_at(
+    schedule: Mapping[str, Any], sampling: Sampling, strength: float, spread: float
+) -> str | None:
+    """`_wrong` for images of one spread."""
+    way = _denoising(schedule, sampling, strength)
+    prediction = schedule.get("prediction_type", "epsilon")
+    stream = torch.Generator().manual_seed(0)
+    clean, noise = gaussian.law((1, 1, 48, 48), spread, stream)
+    extra = step_arguments(way.scheduler, [stream], sampling.eta)
+    levels: list[tuple[float, float]] = []
+    images = way.scheduler.add_noise(clean, noise, way.calls[:1])
+    for timestep, step in zip(way.calls, way.step_of, strict=True):
+        noisy = way.scheduler.scale_model_input(images, timestep)
+        share = signal_share(way.scheduler, timestep)
+        a, b = share**0.5, (1 - share) ** 0.5
+        if step > len(levels):
+            levels.append((a, b))
+        guess = gaussian.best_guess(noisy, a, b, spread)
+        output = network_output(guess, noisy, share, prediction)
+        _, noise = clean_and_noise(output, noisy, share, prediction, sampling.clip)
+        images = way.scheduler.step(noise, timestep, images, **extra).prev_sample
+    return gaussian.wrong(images, spread, levels, drawn=True)
 
 
 def step_arguments(
