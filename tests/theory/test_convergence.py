@@ -221,3 +221,49 @@ def test_the_mean_over_the_set_is_below_the_ratio_of_means(m: int, dim: int) -> 
     ratio = amplification.noise_alignment("original", 0.5, 1, 10, 0.5, 0.7, 0.7, 1.3, dim)
     assert mean <= ratio * (1 + 1e-12)
     assert mean >= ratio * (1 - 4 / np.pi / (dim + 2)) * (1 - 1e-12)
+
+
+# --- which loss stands at the end ----------------------------------------------------------------
+
+
+def _quadratic(steps: int, smoothness: float, variance: float, lr: float) -> tuple[float, ...]:
+    """Mean of E|grad|² over the run, L_0 and E L(W_T): E|W|² of SGD on (L_s/2)|W|², |W_0| = 3."""
+    square, total = 9.0, 0.0
+    initial = smoothness / 2 * square
+    for _ in range(steps):
+        total += smoothness**2 * square
+        square = (1 - lr * smoothness) ** 2 * square + lr**2 * variance
+    return total / steps, initial, smoothness / 2 * square
+
+
+@given(steps=st.integers(1, 60), share=st.floats(0.05, 1.9), variance=st.floats(0, 3))
+def test_steps_are_an_identity_with_the_last_loss_and_a_bound_without(
+    steps: int, share: float, variance: float
+) -> None:
+    smoothness = 1.7
+    lr = share / smoothness
+    mean, first, last = _quadratic(steps, smoothness, variance, lr)
+    room = (2 - share) * mean - share * variance
+    if abs(first - last) < 1e-6 or room < 1e-9:
+        return
+    exact = convergence.steps_to_target(mean, first - last, smoothness, variance, lr)
+    assert exact == pytest.approx(steps)
+    bound = convergence.steps_to_target(mean, first, smoothness, variance, lr)
+    assert bound == pytest.approx(steps * first / (first - last))  # L* = 0
+    assert bound >= steps * (1 - 1e-9)
+
+
+def test_bounds_are_ordered_with_one_lower_bound_and_not_with_each_runs_own_loss() -> None:
+    q, n, b, lr, smoothness = 0.02, 14, 5, 0.3, 1.9
+    up, made = (convergence.split_variance(0.7, share, n, b) for share in (q, 0.0))
+    common = [
+        convergence.reused_data_bound(1.0, 0.0, lr, smoothness, *noise, steps=9)
+        for noise in (up, made)
+    ]
+    assert common[1] < common[0]
+    # G(k) has come down to .02 and U(k) rests at .385: now G(k)'s bound is the larger one
+    own = [
+        convergence.reused_data_bound(1.0, loss, lr, smoothness, *noise, steps=9)
+        for loss, noise in ((0.385, up), (0.02, made))
+    ]
+    assert own[1] > own[0]
