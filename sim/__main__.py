@@ -20,7 +20,7 @@ from sim.figures import FIGURES
 from sim.figures.make import make
 from sim.run import RunSettings
 from sim.style import write_figure
-from sim.verify import as_json, selected, table, verify_with_progress
+from sim.verify import as_json, reasons, selected, table, verify_with_progress
 from theory.cli import parse_or_exit, run
 from theory.files import check_writable, read_json, whole_file, write_json
 
@@ -68,6 +68,8 @@ class Verify:
         )
         console = Console()
         console.print(table(results, self.verbose))
+        for line in reasons(results):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
         passed = sum(r.passed for r in results)
         console.print(f"{passed} of {len(results)} claims hold with a failing control; {elapsed} s")
         if self.json is not None:

@@ -19,7 +19,7 @@ def draw(verified: Json) -> Figure:
     lie on: measured over the bound, their tightness.
     """
     strips = [
-        (claim["name"], [q for q in claim["quantities"] if q["predicted"]], claim)
+        (claim["name"], [q for q in claim["quantities"] if _drawable(q)], claim)
         for claim in verified["claims"]
     ]
     figure, axes = canvas(8.2, 1.1 + 0.34 * len(strips))
@@ -28,7 +28,11 @@ def draw(verified: Json) -> Figure:
     for height, (_, quantities, claim) in enumerate(strips):
         axes.axhline(height + 0.5, color=GREY, lw=0.3)
         broken = {q["label"]: q for q in claim["control"]["quantities"]}
-        spread = np.linspace(-0.34, 0.34, len(quantities)) if len(quantities) > 1 else [0.0]
+        spread = (
+            np.linspace(-0.34, 0.34, len(quantities))
+            if len(quantities) > 1
+            else [0.0] * len(quantities)
+        )
         for offset, q in zip(spread, quantities, strict=True):
             y, ratio = height + offset, q["measured"] / q["predicted"]
             if q["relation"] == "=":
@@ -38,7 +42,7 @@ def draw(verified: Json) -> Figure:
                 marker = "<" if q["relation"] == "<" else ">"
                 axes.plot(np.clip(ratio, *_EDGES), y, marker, ms=3.5, color=ORANGE)
             control = broken.get(q["label"])
-            if control is not None and control["refuted"] and control["predicted"]:
+            if control is not None and control["refuted"] and _drawable(control):
                 off = np.clip(control["measured"] / control["predicted"], *_EDGES)
                 axes.plot(off, y, "x", ms=2.8, mew=0.7, color=RED)
     axes.set_yticks(range(len(strips)), [name for name, *_ in strips])
@@ -55,6 +59,11 @@ def draw(verified: Json) -> Figure:
 _EDGES = (0.31, 1.74)
 
 
+def _drawable(quantity: Json) -> bool:
+    """Whether it has a ratio: not where it could not be measured, or 0 is predicted."""
+    return bool(quantity["predicted"]) and quantity["measured"] is not None
+
+
 def markdown(record: Json) -> str:
     """A row for each claim: its headline quantity, and how many quantities, bounds, controls."""
     rows = [
@@ -69,13 +78,19 @@ def markdown(record: Json) -> str:
         tightness = f"{min(bounds):.3g} to {max(bounds):.3g}" if bounds else ""
         control = claim["control"]
         refuted = sum(q["refuted"] for q in control["quantities"])
-        error = f" ± {claim['standard_error']:.1g}" if claim["standard_error"] else " (exact)"
+        if claim["measured"] is None:
+            numbers = ("", "not measurable")
+        else:
+            error = f" ± {claim['standard_error']:.1g}" if claim["standard_error"] else " (exact)"
+            numbers = (
+                f"{claim['relation']} {claim['predicted']:.5g}",
+                f"{claim['measured']:.5g}{error}",
+            )
         cells = (
             claim["name"],
             f"{holding} of {len(quantities)} hold",
             claim["label"],
-            f"{claim['relation']} {claim['predicted']:.5g}",
-            f"{claim['measured']:.5g}{error}",
+            *numbers,
             tightness,
             control["broken_assumption"],
             f"{refuted} of {len(control['quantities'])}",

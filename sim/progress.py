@@ -18,6 +18,9 @@ from rich.progress import (
 LINE_EVERY = 10.0
 """Seconds between two plain lines of one piece of work."""
 
+ESTIMATE_FROM = 0.1
+"""Share of the work after which the time left is estimated."""
+
 _plain = False
 
 
@@ -75,8 +78,12 @@ def progress(
         now = time.monotonic()
         if now - shown >= LINE_EVERY:
             shown = now
-            remaining = (now - start) / spent * (left - spent)
-            say(f"{what}: {done} of {total}, about {max(remaining, 0):.0f} s left")
+            line = f"{what}: {done} of {total}"
+            # what is under way has cost time, too, but is not counted: at first that misleads
+            if spent >= ESTIMATE_FROM * left:
+                remaining = (now - start) / spent * (left - spent)
+                line += f", about {max(remaining, 0):.0f} s left"
+            say(line)
 
     yield advance
     if total > first:

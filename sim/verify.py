@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from joblib import delayed
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
 
 from sim.checks import CHECKS
@@ -193,9 +192,20 @@ def table(results: list[Result], verbose: bool = False) -> Table:
     return out
 
 
+def reasons(results: list[Result]) -> list[str]:
+    """A line for each quantity that could not be measured, and why."""
+    return [
+        f"{r.check.name}{kind}: {v.label} is not measurable: {v.missing}"
+        for r in results
+        for kind, verdicts in (("", r.verdicts), (", control", r.control))
+        for v in verdicts
+        if v.missing
+    ]
+
+
 def _numbers(v: Verdict) -> tuple[str, str, str]:
     if v.missing:
-        return "", "not measurable", f"[red]{escape(v.missing)}[/]"
+        return "", "not measurable", "[red]FAILS[/]"
     error = f" ± {v.standard_error:.1g}" if v.standard_error else " (exact)"
     verdict = "[green]holds[/]" if v.holds else "[red]FAILS[/]"
     return f"{v.relation} {v.predicted:.4g}", f"{v.measured:.4g}{error}", verdict

@@ -45,7 +45,7 @@ class _Case:
 
     def __str__(self) -> str:
         return (
-            f"k={self.k} B={self.batch_size} P={self.config.n_patches}"
+            f"k={self.k} B={self.batch_size} P={self.config.n_patches} d'={self.config.dim_noise}"
             + " with replacement" * self.replacement
             + ", mean over W(0)" * self.random_filters
         )

@@ -82,9 +82,10 @@ def _growth_rates(plan: Plan) -> list[Quantity]:
         if member in _TURNING:
             for name, steps in zip(directions, started, strict=True):
                 for relation, bound in ((">", name), ("<", "fastest")):
+                    rate = "first" if bound == name else "fastest"
                     out.append(
                         quantity(
-                            f"the same, filter started along the {name}'s noise, {label}",
+                            f"the same along the {name}'s noise, against its {rate} rate, {label}",
                             Estimate(float(slow / steps), 0.0),
                             relation,
                             what=f"memorisation, {bound}",

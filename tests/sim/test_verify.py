@@ -1,14 +1,21 @@
 """`python -m sim verify`: verdicts, exit codes, the JSON contract, bad input."""
 
 import json
+import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from scipy.stats import norm
 
+from sim import claims as claims_plot
 from sim.checks import CHECKS
-from sim.checks.base import Check, Quantity, judge
+from sim.checks.activation import _factors
+from sim.checks.base import LEVEL, RESOLUTION, Check, Plan, Quantity, combine, judge
+from sim.checks.steps import _noisy_quadratic
+from sim.network import Activation
 from sim.verify import verify
 from theory import amplification
 from theory.claims import CLAIMS
@@ -35,17 +42,103 @@ def _check(predicted: float) -> Check:
         ("=", 1.01, 0.10, False, False),  # too coarse to tell
         ("=", 1.0 + 1e-12, 0.0, True, False),
         ("=", 1.0 + 1e-6, 0.0, False, True),
-        ("=", float("nan"), 0.01, False, True),
         ("<", 0.90, 0.01, True, False),
         ("<", 0.99, 0.01, False, True),
         ("<", 1.10, 0.01, False, True),
         (">", 1.10, 0.01, True, False),
-        (">", float("nan"), 0.01, False, True),
     ],
 )
 def test_judge(relation: str, measured: float, error: float, holds: bool, refuted: bool) -> None:
     verdict = judge(_check(1.0), Quantity("q", {}, measured, error, relation))
     assert (verdict.holds, verdict.refuted) == (holds, refuted)
+
+
+@pytest.mark.parametrize("relation", ["=", "<", ">"])
+@pytest.mark.parametrize(
+    ("measured", "error"), [(float("nan"), 0.01), (1.0, float("nan")), (float("inf"), 0.01)]
+)
+def test_what_is_not_a_number_is_not_measurable(
+    relation: str, measured: float, error: float
+) -> None:
+    verdict = judge(_check(1.0), Quantity("q", {}, measured, error, relation))
+    assert (verdict.holds, verdict.refuted) == (False, False)
+    assert verdict.missing
+
+
+def test_a_prediction_that_theory_refuses_is_said() -> None:
+    def refuse(given: object) -> float:
+        raise ParameterError("k", 0, "at least 1")
+
+    verdict = judge(Check("x", "nothing", lambda _: [], refuse), Quantity("q", {}, 1.0, 0.1))
+    assert (verdict.holds, verdict.refuted) == (False, False)
+    assert "k = 0" in verdict.missing
+
+
+def test_a_wrong_constant_is_caught_whatever_the_draw() -> None:
+    """At the largest standard error that is accepted: level, and power against 10%."""
+    quantile = float(norm.isf(LEVEL / 2))
+    error = RESOLUTION / quantile
+    assert judge(_check(1.0), Quantity("q", {}, 1.0, 0.999 * error)).holds
+    assert not judge(_check(1.0), Quantity("q", {}, 1.0, 1.001 * error)).holds
+    assert norm.sf((RESOLUTION - 0.1) / error) > 0.99
+    assert 250 * LEVEL < 1e-3
+
+
+def _failing(plan: Plan) -> list[Quantity]:
+    raise IndexError("no time at which the target is passed")
+
+
+def _good(plan: Plan) -> list[Quantity]:
+    return [Quantity("good", {}, 1.5 if plan.broken else 1.0, 0.001)]
+
+
+def _nan(plan: Plan) -> list[Quantity]:
+    return [Quantity("nan", {}, float("nan"), 0.0)]
+
+
+def test_a_quantity_that_cannot_be_formed_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sim.__main__ import main
+
+    broken = Check("family", "nothing", combine(_failing, _good, _nan), lambda _: 1.0)
+    wholly = Check("best-k", "nothing", _failing, lambda _: 1.0)
+    monkeypatch.setitem(CHECKS, "family", broken)
+    monkeypatch.setitem(CHECKS, "best-k", wholly)
+    file = tmp_path / "verify.json"
+    claims = ["family", "best-k", "sam-feature-factor"]
+    arguments = ["sim", "verify", "--verbose", "--jobs", "1", "--json", str(file)]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--claims", *claims])
+    assert main() == 1
+    shown = capsys.readouterr().out
+    assert "not measurable" in shown
+    assert "IndexError: no time at which" in " ".join(shown.split())
+    assert "1 of 3 claims hold" in shown
+    written = json.loads(file.read_text())
+    assert "NaN" not in file.read_text()
+    family, best, other = written["claims"]
+    assert (family["holds"], best["holds"], other["holds"]) == (False, False, True)
+    failing, good, nan = family["quantities"]
+    assert failing["missing"].startswith("IndexError: no time")
+    assert (failing["measured"], failing["predicted"], failing["holds"]) == (None, None, False)
+    assert good["holds"]
+    assert "missing" not in good
+    assert nan["missing"]
+    assert claims_plot.markdown(written)
+    claims_plot.draw(written)
+
+
+@pytest.mark.parametrize("seed", range(5050, 5070))
+def test_what_once_could_not_be_measured_at_some_seeds(seed: int) -> None:
+    """Factors of features that one sign of ReLU sees, and steps to a level."""
+    activation = Plan(seed, claim="activation")
+    quantities = [
+        *(q for power in (2, 3, 4) for q in _factors(activation, Activation(power, True))),
+        *_noisy_quadratic(replace(Plan(seed, claim="steps-to-target"), broken=True)),
+    ]
+    for q in quantities:
+        assert math.isfinite(q.measured), q.label
+        assert math.isfinite(q.standard_error), q.label
 
 
 def test_few_degrees_of_freedom_widen_the_margin() -> None:
