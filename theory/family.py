@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from math import ceil, floor, hypot, inf, sqrt
 
 from theory.amplification import k_star, memorisation_ratio, n_augmented
-from theory.gradient_variance import Filters, check_batch, single_sample_noise
+from theory.gradient_variance import Filters, single_sample_noise
 from theory.moments import noise_second_moment, noise_strength, shared_noise_covariance
 from theory.parameters import require
-from theory.world import World, both_kinds
+from theory.world import World, both_kinds, check_batch
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from theory.moments import noise_second_moment, squared_norm_moments
 from theory.parameters import require
-from theory.world import both_kinds
+from theory.world import both_kinds, check_batch
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def batch_variance(
 
     k = 1 is the original data. `noise` = S(sigma_noise), `noise_synthetic` =
     S(sigma_synthetic) of equation (21), `features` = F of equation (22) at p_e = N_e/N'.
-    Raises ParameterError for a batch that does not fit, see `check_batch`.
+    Raises ParameterError for a batch that does not fit, see `world.check_batch`.
     """
     n = n_fast + k * n_slow
     check_batch(batch_size, n, replacement)
@@ -94,18 +94,6 @@ def batch_variance(
         mean_noise = noise
         repeated = same_noise_probability(n_fast, n_slow, k, replacement)
     return feature_part + mean_noise / b * (1 + (b - 1) * repeated)
-
-
-def check_batch(batch_size: int, n_augmented: float, replacement: bool) -> None:
-    """Raise ParameterError unless batches of this size can be drawn from N' examples.
-
-    Without replacement 1 ≤ B ≤ N', and N' ≥ 2: of one example there is one batch only.
-    """
-    require(batch_size >= 1, "batch_size", batch_size, "at least 1")
-    if not replacement:
-        require(n_augmented > 1, "n_examples", n_augmented, "at least 2")
-        allowed = f"at most N' = {n_augmented:.12g}, or drawn with replacement"
-        require(batch_size <= n_augmented, "batch_size", batch_size, allowed)
 
 
 def upsampling_extra_term(alpha: float, k: float, batch_size: int, n_examples: int) -> float:

@@ -21,7 +21,7 @@ from theory import (
     sharpness,
 )
 from theory.parameters import require
-from theory.world import World, both_kinds
+from theory.world import World, both_kinds, check_batch
 
 Prediction = dict[str, float]
 
@@ -615,7 +615,7 @@ def reused_data(
     """Noise of U(k) and G(k) split into the data's part and the batch's; U(k)'s penalty."""
     n_fast, n_slow = both_kinds(n_examples, alpha)
     n = n_fast + k * n_slow
-    gradient_variance.check_batch(batch_size, n, replacement=False)
+    check_batch(batch_size, n, replacement=False)
     q = gradient_variance.same_noise_probability(n_fast, n_slow, k, False)
     up = convergence.split_variance(noise, q, n, batch_size)
     made = convergence.split_variance(noise, 0.0, n, batch_size)

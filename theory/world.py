@@ -28,6 +28,18 @@ def both_kinds(n_examples: int, alpha: float) -> tuple[int, int]:
     return fast, n_examples - fast
 
 
+def check_batch(batch_size: int, n_augmented: float, replacement: bool) -> None:
+    """Raise ParameterError unless batches of this size can be drawn from N' examples.
+
+    Without replacement 1 ≤ B ≤ N', and N' ≥ 2: of one example there is one batch only.
+    """
+    require(batch_size >= 1, "batch_size", batch_size, "at least 1")
+    if not replacement:
+        require(n_augmented > 1, "n_examples", n_augmented, "at least 2")
+        allowed = f"at most N' = {n_augmented:.12g}, or drawn with replacement"
+        require(batch_size <= n_augmented, "batch_size", batch_size, allowed)
+
+
 @dataclass(frozen=True)
 class World:
     """N examples of P patches in R^d; a share alpha has the fast feature, the others the slow one.
