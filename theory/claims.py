@@ -185,7 +185,7 @@ CLAIMS = {
             "Beyond the paper",
             "One family from copies to faithful images",
             "Feature growth counts a synthetic example c^3 times; noise alignment interpolates "
-            "between k^2 and 1 + (k-1) a^4.",
+            "between k^2 and 1 + (k-1) a^4, for orthogonal noise a little lower.",
             "(F1) to (F3)",
             "family.md",
             "a-one-step",
@@ -195,7 +195,8 @@ CLAIMS = {
             "family-variance",
             "Beyond the paper",
             "Gradient variance of the family",
-            "Exact for any (k, c, tau, a), fixed or random counts, with and without replacement.",
+            "Exact for any (k, c, tau, a), fixed or random counts, with and without replacement, "
+            "independent or orthogonal noise.",
             "(F4) to (F6)",
             "family.md",
             "b-gradient-variance",
@@ -206,7 +207,7 @@ CLAIMS = {
             "Beyond the paper",
             "Feature or noise first",
             "A synthetic example adds c^3 to the feature and (a tau)^3 to its source's noise: "
-            "amplification helps exactly when a tau < c.",
+            "enough of them let the feature gain on its noise exactly when a tau < c.",
             "(F7) to (F9)",
             "family.md",
             "c-feature-or-noise-first",
@@ -216,7 +217,8 @@ CLAIMS = {
             "best-k",
             "Beyond the paper",
             "The best k, and the best strength",
-            "Fewest steps to learn both features: k = 1 + (k* - 1)/c^3 if c^3 > 1 - alpha, else 1.",
+            "Fewest steps to learn both features: k = 1 + (k* - 1)/c^3 if c^3 > 1 - alpha and "
+            "k* > 1, else 1.",
             "(F10) to (F12)",
             "family.md",
             "d-the-best-k-and-the-best-strength",
@@ -248,7 +250,7 @@ CLAIMS = {
             "Corollary 4.4",
             "The rate of SGD on G(k) and on U(k)",
             "Mean squared gradient norm <= 2(L_0 - L_T)/(lr T) + lr L_s V, attained by isotropic "
-            "quadratics; V over data and batch is smaller on G(k) (fresh data at every step).",
+            "quadratics; with fresh data at every step V is smaller on G(k) where (30) says so.",
             "(28)",
             "convergence.md",
             "a-the-bound",
@@ -278,8 +280,8 @@ CLAIMS = {
             "reused-data",
             "Corollary 4.4",
             "Data that are used again and again",
-            "The population gradient obeys the bound with the data's own noise added; that sum is "
-            "never smaller on U(k), though its batches vary less.",
+            "The population gradient obeys the bound with the data's own noise added; the sum of "
+            "both noises is never smaller on U(k), though its batches vary less.",
             "(C5) to (C7)",
             "convergence.md",
             "d-data-used-again-and-again",
@@ -321,7 +323,8 @@ CLAIMS = {
             "class-imbalance",
             "Beyond the paper",
             "Unequal classes",
-            "Nothing changes for odd q; a filter of ReLU^q sees one class only.",
+            "Nothing changes for odd q; a filter of ReLU^q sees one class only; even powers grow "
+            "by the classes' difference.",
             "(E12)",
             "extensions.md",
             "c-unequal-classes",
