@@ -7,11 +7,15 @@ average ones, (27). Nothing here is measured for a control: what a check draws i
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.special import roots_genlaguerre
 from torch import Tensor
 
 from sim.checks.base import ROUNDING, Check, Plan, Quantity, combine, exact, unbroken
@@ -358,6 +362,67 @@ def family(plan: Plan) -> list[Quantity]:
     return out
 
 
+def _frames() -> tuple[Tensor, Tensor]:
+    """Random orthogonal matrices of three dimensions (T, 3, 3), weights (T,): exact to degree 6."""
+    turn = 2 * math.pi * torch.arange(7, dtype=torch.float64) / 7
+    height, share = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(4))
+    a, z, c = (v.flatten() for v in torch.meshgrid(turn, height, turn, indexing="ij"))
+    weight = share[None, :, None].expand(7, 4, 7).flatten() / 2 / 49
+
+    def about(axis: int, cosine: Tensor, sine: Tensor) -> Tensor:
+        i, j = [k for k in range(3) if k != axis]
+        out = torch.eye(3, dtype=torch.float64).repeat(len(cosine), 1, 1)
+        out[:, i, i] = out[:, j, j] = cosine
+        out[:, i, j], out[:, j, i] = -sine, sine
+        return out
+
+    turned = (
+        about(2, a.cos(), a.sin()) @ about(0, z, (1 - z**2).sqrt()) @ about(2, c.cos(), c.sin())
+    )
+    return torch.cat([turned, -turned]), weight.repeat(2) / 2
+
+
+def _orthogonal_group(config: DataConfig, member: Family) -> tuple[Tensor, Tensor]:
+    """Noise of a slow example and its synthetic ones, (Q, k, 3), with fresh parts orthogonal."""
+    frames, weight = _frames()
+    k = int(member.k)
+    halves, shares = roots_genlaguerre(4, 1 / 2)  # squared lengths are chi squared with 3 degrees
+    lengths = torch.tensor(list(itertools.product(np.sqrt(2 * halves), repeat=k)))
+    chance = torch.tensor(list(itertools.product(shares / shares.sum(), repeat=k))).prod(-1)
+    patches = config.sigma_noise * lengths[:, None, :, None] * frames[None, :, :k]
+    patches = patches.flatten(0, 1)
+    tau = member.kept_noise
+    fresh = (1 - tau**2) ** 0.5 * patches[:, 1:]
+    patches[:, 1:] = member.amplitude * (tau * patches[:, :1] + fresh)
+    return patches, torch.outer(chance, weight).flatten()
+
+
+def orthogonal_family(plan: Plan) -> list[Quantity]:
+    """(F3) with orthogonal noise: a slow example's group, weighed as in the data by counting."""
+    config = replace(_LINE, dim=5)
+    W = torch.tensor([[0.5, 0.5, 0.7, -0.3, 0.4]], dtype=torch.float64)
+    out = []
+    for k, tau, amplitude in ((2, 0.6, 1.2), (3, 0.7, 0.8)):
+        sums = []
+        for member in (Family(k, 1.0, tau, amplitude), Family(1)):
+            patches, weight = _orthogonal_group(config, member)
+            n = patches.shape[1]
+            one = sample(config, plan.generator("slow")).take(torch.full((n,), 2))
+            x = one.x.repeat(len(weight), 1, 1, 1)
+            x[:, :, 1, 2:] = patches
+            data = replace(one, x=x, y=one.y.expand(len(weight), -1))
+            sums.append(_pooled(W, data, weight) * n**2)
+        own, alpha = sums[0] / sums[1], 2 / 3
+        measured = {
+            "noise_weight": (alpha + (1 - alpha) * own) / (alpha + k * (1 - alpha)),
+            "noise_over_upsampled": (alpha + (1 - alpha) * own) / (alpha + k**2 * (1 - alpha)),
+        }
+        given = {"alpha": alpha, "k": k, "kept_noise": tau, "amplitude": amplitude}
+        given |= {"dim_noise": 3, "orthogonal": True}
+        out += _printed("family", measured, f"k={k}, orthogonal noise", **given)
+    return out
+
+
 # --- Theorem 4.3 ---------------------------------------------------------------------------------
 
 _SIGMA_INIT, _SIGMA = 0.7, 0.5
@@ -455,6 +520,35 @@ def family_variances(plan: Plan) -> list[Quantity]:
             given |= {"random_counts": random}
             note = _note(config, k, given) + ", random counts" * random
             out += _printed("family-variance", measured, note, **given)
+    return out
+
+
+def orthogonal_variances(plan: Plan) -> list[Quantity]:
+    """(F5) with orthogonal noise."""
+    out = []
+    config = replace(_PAIR, dim=5)
+    W = _typical_filters(config, _SIGMA_INIT)
+    for k, batch_size, replacement in ((2, 2, True), (3, 3, False)):
+        member = Family(k, 0.8, 0.6, 1.2)
+        variances = []
+        for one_kind in (member, Family(k, kept_noise=1.0)):
+            patches, weight = _orthogonal_group(config, one_kind)
+            g = plan.generator("pair")
+            bare = generate(sample(config, g), k, g, fidelity=one_kind.fidelity)
+            # the fast example's noise, of the same kind, meets the others' in no mean: a random
+            # sign sees to that
+            signed_first = torch.cat([patches[:, :1], -patches[:, :1]])
+            x = bare.x.repeat(2 * len(weight), 1, 1, 1)
+            x[:, 0, 1, 2:], x[:, 1:, 1, 2:] = signed_first[:, 0], patches.repeat(2, 1, 1)
+            data = replace(bare, x=x, y=bare.y.expand(len(x), -1))
+            parts = [(1.0, data, weight.repeat(2) / 2)]
+            variances.append(_variance(W, parts, batch_size, replacement))
+        own, up = variances
+        measured = {"variance": own, "upsampled": up, "ratio": own / up}
+        given = _world(config) | {"k": k, "fidelity": 0.8, "kept_noise": 0.6, "amplitude": 1.2}
+        given |= {"batch_size": batch_size, "replacement": replacement, "orthogonal": True}
+        note = _note(config, k, given) + ", orthogonal noise"
+        out += _printed("family-variance", measured, note, **given)
     return out
 
 
@@ -644,8 +738,8 @@ _MEASURED = {
     "amplification": growth_ratio,
     "noise-alignment": alignments,
     "noise-tolerance": tolerances,
-    "family": family,
-    "family-variance": family_variances,
+    "family": combine(family, orthogonal_family),
+    "family-variance": combine(family_variances, orthogonal_variances),
     "gradient-variance": gradient_variances,
     "more-patches": more_patches,
     "reused-data": reused,
