@@ -260,7 +260,7 @@ def _given_counts(
 def noise_growth(member: Family) -> tuple[float, float]:
     """How fast noise starts to be memorised along an original's noise, and along a synthetic's.
 
-    In units of one original alone: Σ_u ⟨û,u⟩³/‖ξ‖³ over the group's noise patches u, for û along ξ
+    In units of one original alone: Σ_x ⟨ŵ,x⟩³/‖ξ‖³ over the group's noise patches x, for ŵ along ξ
     and along γ: 1 + (k−1)(aτ)³ and a³ + τ³ + (k−2) a³τ⁶, equation (F7), to leading order in 1/√d.
     Both are k for copies; for fresh noise 1 and a³. At k = 1 there is no synthetic example and the
     second is 0. For 0 < τ < 1 the filter then turns, and speeds up towards `fastest_growth`.
@@ -273,11 +273,11 @@ def noise_growth(member: Family) -> tuple[float, float]:
 
 
 def fastest_growth(member: Family) -> float:
-    """ρ = max_û Σ_u ⟨û,u⟩³/‖ξ‖³: the rate in the direction in which it is fastest, equation (F8).
+    """ν = max_ŵ Σ_x ⟨ŵ,x⟩³/‖ξ‖³: the rate in the direction in which it is fastest, equation (F8).
 
-    A filter along that û stays along it, so (32) with this rate is its learning time exactly, and
+    A filter along that ŵ stays along it, so (32) with this rate is its learning time exactly, and
     no filter of its length is faster; one that starts along ξ or γ takes a time between those of
-    (F7) and of ρ. ρ is 1 and a³, whichever is larger, at τ = 0; 1 + (k−1) a³ at τ = 1; for large k
+    (F7) and of ν. ν is 1 and a³, whichever is larger, at τ = 0; 1 + (k−1) a³ at τ = 1; for large k
     (k−1)(aτ)³ + 1 + (3/2) a³τ(1−τ²). Between whole numbers k: linear.
     """
     below, above = floor(member.k), ceil(member.k)
@@ -292,7 +292,7 @@ _ORIGINAL = (1.0, 0.0, 0.0)
 
 
 def _fastest(k: int, member: Family) -> float:
-    """ρ of equation (F8) at a whole k, by w ← Σ_u ⟨w,u⟩² u, which never lowers the rate.
+    """ν of equation (F8) at a whole k, by w ← Σ_x ⟨w,x⟩² x, which never lowers the rate.
 
     By symmetry in three dimensions: ξ, one synthetic's fresh part, and all others' together.
     """
@@ -350,7 +350,7 @@ def least_k(world: World, member: Family) -> float:
     gain = member.fidelity**3 - base * kept**3
 
     def excess(k: int) -> float:
-        """μ D − 1, D = ρ − (k−1)(aτ)³: (F8) is below 1 exactly where this is below (k−1) gain."""
+        """μ D − 1, D = ν − (k−1)(aτ)³: (F8) is below 1 exactly where this is below (k−1) gain."""
         return base * (fastest_growth(replace(member, k=k)) - (k - 1) * kept**3) - 1
 
     if gain < 0 or (gain == 0 and max(excess(k) for k in (1, 2, 3, 10**6)) >= 0):
@@ -418,7 +418,7 @@ class Choice:
 
 
 def best_strength(world: World, curve: Sequence[Family], k: float | None = None) -> Choice:
-    """The best point on a curve (c(t), τ(t), a(t)) of strengths, equation (F12).
+    """The best point on a curve (c(θ), τ(θ), a(θ)) of strengths θ, equation (F12).
 
     At a given k, or at each point's own `best_k`. Among the points at which the slow feature is
     learned before its examples' noise, (F8) < 1, the one at which both features are learned first

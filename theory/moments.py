@@ -21,13 +21,13 @@ def absolute_moment(p: int) -> float:
     return 2 ** (p / 2) * gamma((p + 1) / 2) / sqrt(pi)
 
 
-def patch_moment(p: int, q: int, dim_noise: int) -> float:
-    """E[|z|^p R^q], z = ⟨w,ξ⟩/(sigma ‖w‖) and R = ‖ξ‖²/sigma², equation (M2).
+def patch_moment(p: int, m: int, dim_noise: int) -> float:
+    """E[|z|^p R^m], z = ⟨w,ξ⟩/(sigma ‖w‖) and R = ‖ξ‖²/sigma², equation (M2).
 
-    E|z|^p (d' + p)(d' + p + 2) ... (q factors). The moment of one noise patch from which
-    all others follow: E[|⟨w,ξ⟩|^p ‖ξ‖^(2q)] = sigma^(p+2q) ‖w‖^p times it.
+    E|z|^p (d' + p)(d' + p + 2) ... (m factors). The moment of one noise patch from which
+    all others follow: E[|⟨w,ξ⟩|^p ‖ξ‖^(2m)] = sigma^(p+2m) ‖w‖^p times it.
     """
-    return absolute_moment(p) * prod(dim_noise + p + 2 * i for i in range(q))
+    return absolute_moment(p) * prod(dim_noise + p + 2 * i for i in range(m))
 
 
 def noise_strength(sigma: float, w_norm: float, dim_noise: int) -> float:
@@ -57,14 +57,14 @@ def shared_noise_covariance(
     return amplitude**3 * sigma**6 * shared
 
 
-def cross_term_variance(sigma: float, w_norm: float, u_norm: Real, w_dot_u: Real) -> Real:
-    """Var[⟨w,ξ'⟩² ⟨ξ',u⟩] for fixed u and fresh ξ', equation (M5); its mean is 0.
+def cross_term_variance(sigma: float, w_norm: float, x_norm: Real, w_dot_x: Real) -> Real:
+    """Var[⟨w,ξ'⟩² ⟨ξ',x⟩] for fixed x and fresh ξ', equation (M5); its mean is 0.
 
-    Equals sigma⁶ (3 ‖w‖⁴ ‖u‖² + 12 ‖w‖² ⟨w,u⟩²): what every other example adds to the
-    alignment with a noise patch u when noise patches are not orthogonal. `u_norm` and
-    `w_dot_u` are numbers or arrays of one shape.
+    Equals sigma⁶ (3 ‖w‖⁴ ‖x‖² + 12 ‖w‖² ⟨w,x⟩²): what every other example adds to the
+    alignment with a noise patch x when noise patches are not orthogonal. `x_norm` and
+    `w_dot_x` are numbers or arrays of one shape.
     """
-    return sigma**6 * (3 * w_norm**4 * u_norm**2 + 12 * w_norm**2 * w_dot_u**2)
+    return sigma**6 * (3 * w_norm**4 * x_norm**2 + 12 * w_norm**2 * w_dot_x**2)
 
 
 def squared_norm_moments(dim: int, sigma_init: float) -> tuple[float, float]:
