@@ -84,6 +84,8 @@ def find_slow(images: Images, split: Split, settings: Settings, seeds: Sequence[
             labels,
             plan,
             Optimizer.of(recipes[0]),
+            name="the early training",
+            advice=f"lower its learning rate, {settings.separating_lr:g}",
         )
         on_train = training.logits(network, parameters, to_float(images.pixels[train])).numpy()
         on_test = training.logits(network, parameters, to_float(images.pixels[split.test])).numpy()
@@ -98,6 +100,7 @@ def find_slow(images: Images, split: Split, settings: Settings, seeds: Sequence[
                 seed_for("clusters", settings.dataset, settings.split, seed),
             )
             test_labels = images.labels[split.test].numpy()
+            selection.check_some(clusters.slow, f"cluster of seed {seed}")
             found.append(Slow(clusters.slow, selection.assign(clusters, shown(other), test_labels)))
     return found
 
@@ -147,6 +150,8 @@ def train_arm(
             plan,
             Optimizer.of(recipes[0]),
             advance,
+            name=f"the training of {settings.arm} with {settings.optimizer}",
+            advice=f"lower its learning rate, {settings.tuned_lr:g}",
         )
         outputs = training.logits(network, parameters, to_float(images.pixels[scored]))
     wrong = (outputs.argmax(dim=2) != images.labels[scored]).numpy()

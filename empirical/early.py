@@ -27,8 +27,8 @@ from sim.streams import seed_for
 class Found:
     """The slow training and test images, the epoch that separates them, and what is known of it.
 
-    about: JSON values: the early network's training error, and on planted images precision and
-    recall against the truth.
+    about: JSON values: the early network's training error, whether it is at chance, notes on that
+    in words, and on planted images precision and recall against the truth.
     """
 
     slow: Slow
@@ -74,8 +74,18 @@ def find_slow(
         looked = _early(data, split, settings, settings.separating_epochs, place, machine)
         epoch = _by_rule(data, looked)
     trained = _early(data, split, settings, epoch, folder, machine)
-    slow = _select(trained.network, data, split, settings)
+    on_train, on_test = _outputs(trained.network, data, split, settings)
+    slow = _select(on_train, on_test, data, settings)
     about: dict[str, Any] = {"early_error": trained.history[-1]["error"]}
+    right = int((on_train.logits.argmax(axis=1) == on_train.labels).sum())
+    about["at_chance"] = selection.at_chance(right, on_train.labels)
+    about["notes"] = []
+    if about["at_chance"]:
+        about["notes"].append(
+            f"the early network's training error, {100 - 100 * right / len(on_train.labels):.0f}%, "
+            "is at chance: the slow set means nothing; train it longer (--separating-epoch) or "
+            "faster (--separating-lr)"
+        )
     if isinstance(data, PlantedSet):
         about["train"] = selection.against_truth(slow.train, data.train_slow[split.train])
         about["test"] = selection.against_truth(slow.test, data.test_slow[split.test])
@@ -99,7 +109,7 @@ def truth_by_epoch(
     images = take(data.train, split.train)
 
     def evaluate(network: nn.Module) -> dict[str, float]:
-        slow = _select(network, data, split, settings).train
+        slow = _select(*_outputs(network, data, split, settings), data, settings).train
         logits = scoring.outputs(network, images.pixels, data.mean, data.std).numpy()
         wrong = logits.argmax(axis=1) != images.labels.numpy()
         errors = {"error_fast": wrong[~truth].mean(), "error_slow": wrong[truth].mean()}
@@ -130,6 +140,8 @@ def _early(
         early_recipe(settings, epochs),
         folder,
         evaluate=evaluate,
+        name="the early training",
+        advice=f"lower --separating-lr {settings.separating_lr:g}",
         show="early steps",
         **machine.options,
     )
@@ -140,12 +152,19 @@ def _by_rule(data: ImageSet, trained: Trained) -> int:
     return selection.separating_epoch([chance, *(e["error"] for e in trained.history)])
 
 
-def _select(network: nn.Module, data: ImageSet, split: Split, settings: Settings) -> Slow:
-    """The slow images by what an early network says of them."""
+def _outputs(
+    network: nn.Module, data: ImageSet, split: Split, settings: Settings
+) -> tuple[Outputs, Outputs]:
+    """What an early network says of training and of test images."""
     on_train, on_test = (
         Outputs.of(network, own, data, settings.outputs)
         for own in (take(data.train, split.train), take(data.test, split.test))
     )
+    return on_train, on_test
+
+
+def _select(on_train: Outputs, on_test: Outputs, data: ImageSet, settings: Settings) -> Slow:
+    """The slow images by what an early network says of them."""
     seed = seed_for("clusters", settings.dataset, settings.split, settings.seed)
     n_classes = len(data.classes)
     if settings.selection == "cluster":

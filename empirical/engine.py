@@ -19,7 +19,9 @@ killed at any moment and called again ends, on a CPU, with the bytes of an undis
 
 from __future__ import annotations
 
+import copy
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -33,16 +35,17 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from empirical import checkpoints
+from empirical import checkpoints, ranks
 from empirical.batches import Epoch, MicroBatch, Share, TrainingSet, bounds, resident
 from empirical.checkpoints import State
 from empirical.devices import accelerated, seed_streams, start_trackers, surroundings, tell_trackers
 from empirical.recipes import Recipe
 from empirical.sam import gradient
+from sim.divergence import DivergenceError, Watch
 from sim.progress import progress
 from sim.streams import seed_for
 from theory.files import digest
-from theory.parameters import require
+from theory.parameters import ParameterError, require
 
 Evaluate = Callable[[nn.Module], Mapping[str, Any]]
 CHECKPOINT_EVERY = 60.0
@@ -55,8 +58,7 @@ class Trained:
     steps: of the optimizer; seconds: of training, those before a resume included;
     history: for each epoch its number (from 1), the steps by its end, its examples (fewer in a
     last one that `steps` cuts short), the last learning rate, mean loss and share of wrong answers
-    over its batches as they were trained on, and what `evaluate` found. Losses that are not finite
-    are None.
+    over its batches as they were trained on, and what `evaluate` found (None where not finite).
     """
 
     network: nn.Module
@@ -74,6 +76,8 @@ def train(
     checkpoint_every: float = CHECKPOINT_EVERY,
     evaluate: Evaluate | None = None,
     trackers: Sequence[str] = (),
+    name: str = "training",
+    advice: str | None = None,
     show: str = "training steps",
     cpu: bool = False,
     threads: int = 1,
@@ -88,6 +92,7 @@ def train(
     history as "evaluation";
     trackers: names of accelerate's, such as tensorboard, that are told loss, error and learning
     rate of each epoch (files go to folder/trackers);
+    name: what a message calls it; advice: what to do if it diverges (None: a lower learning rate);
     show: what the progress bar is called, "" for none;
     cpu: do not use a GPU; threads: of computation on a CPU. With another number of threads sums
     are rounded otherwise.
@@ -95,8 +100,11 @@ def train(
     Under several processes end the script with `accelerate.PartialState().destroy_process_group()`.
 
     Raises:
-        ParameterError: the recipe does not fit the device, a tracker is missing, or the checkpoint
-            in `folder` is damaged or of another recipe, data or network (it is left alone).
+        DivergenceError: the loss or the weights are no longer finite; which step it was. Nothing
+            is left in `folder`, so that a call with another recipe begins anew there.
+        ParameterError: the recipe does not fit the device or the network, a tracker is missing, or
+            the checkpoint in `folder` is damaged or of another recipe, data or network (it is left
+            alone).
         OSError: `folder` cannot be written; the checkpoint in it stays whole.
     """
     folder = None if folder is None else Path(folder)
@@ -113,6 +121,8 @@ def train(
         if trackers:
             start_trackers(accelerator, recipe)
         writes = folder if accelerator.is_main_process else None
+        watch = Watch(name, advice or f"lower its learning rate, {recipe.lr:g}")
+        stack.enter_context(_nothing_kept(writes))
         advance: Callable[[], None] = lambda: None  # noqa: E731
         if show and accelerator.is_main_process:
             advance = stack.enter_context(progress(show, loop.total, loop.state.step))
@@ -120,12 +130,17 @@ def train(
         saved = began
         while loop.state.step < loop.total:
             loop.step()
+            watch.see(loop.state.step, loop.loss)
             if loop.ends_epoch():
+                watch.look()
                 loop.finish_epoch(evaluate)
             advance()
             now = time.monotonic()
             loop.state.seconds = earlier + now - began
-            if writes and (now - saved >= checkpoint_every or loop.state.step == loop.total):
+            last = loop.state.step == loop.total
+            if last or (writes and now - saved >= checkpoint_every):
+                watch.weights(loop.state.step, network.parameters())
+            if writes and (last or now - saved >= checkpoint_every):
                 loop.save(writes, fingerprint)
                 saved = time.monotonic()
         loop.share_buffers()
@@ -144,9 +159,9 @@ class Loop:
         self._came_with = {name: network.__dict__.get(name) for name in _ATTACHED}
         self.pixels = resident(data.pixels, device)
         self.total = recipe.total_steps(len(data))
-        self.share = Share(
-            accelerator.process_index, accelerator.num_processes, recipe.accumulation
-        )
+        world = accelerator.num_processes
+        self.share = Share(accelerator.process_index, world, recipe.accumulation)
+        check_company(network, recipe, len(data), data.pixels.shape[1:], world)
         layout = torch.channels_last if recipe.channels_last else torch.preserve_format
         network.train().to(device, memory_format=layout)  # pyright: ignore[reportCallIssue]
         if recipe.compile:
@@ -156,6 +171,7 @@ class Loop:
         self.network, self.optimizer = accelerator.prepare(network, self._plain_optimizer)
         sums = torch.zeros(2, dtype=torch.float32 if device.type == "mps" else torch.float64)
         self.state = State(0, 0.0, sums.to(device), [], {})
+        self.loss = sums[0]  # of the last batch, the same on all ranks
         self._epoch: tuple[int, Epoch] | None = None
 
     def save(self, folder: Path, fingerprint: str) -> None:
@@ -212,6 +228,7 @@ class Loop:
             torch.distributed.all_reduce(found)
         self.state.sums += found
         self.state.step = step + 1
+        self.loss = found[0] / (stop - start)
 
     def ends_epoch(self) -> bool:
         """Whether the step just done was the last of an epoch or of all."""
@@ -262,6 +279,46 @@ class Loop:
     def unwrap(self) -> None:
         """Leave nothing of accelerate's on the network: it may be trained again."""
         _attach(self.own, self._came_with)
+
+
+def check_company(
+    network: nn.Module, recipe: Recipe, n: int, shape: Sequence[int], world: int = 1
+) -> None:
+    """Refuse batch normalisation of single values, of which nothing would be left.
+
+    No batch has a single example unless batch_size is 1 (`recipes.epoch_steps`), but a process's
+    share of one may have, or a micro-batch. Layers over larger maps have other values to compare
+    with. n: training examples; shape: (C, H, W) of an image; world: processes.
+
+    Raises:
+        ParameterError: the network cannot be trained on single examples, and would be.
+    """
+    smallest = n // recipe.epoch_steps(n)
+    pieces = min(recipe.accumulation, -(-smallest // world))
+    if smallest // world // pieces >= 2:
+        return
+    alone = copy.deepcopy(network).to("meta").train()
+    try:
+        with torch.no_grad():
+            alone(torch.empty(1, *shape, device="meta"))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        least = 2 * world * recipe.accumulation
+        allowed = f"at least {least}, in each of whose parts an image is not alone: this network "
+        allowed += "normalises over the images of a batch (or lower accumulation)"
+        raise ParameterError("batch_size", recipe.batch_size, allowed) from None
+
+
+@contextmanager
+def _nothing_kept(folder: Path | None) -> Iterator[None]:
+    """Remove the checkpoints of a training that diverges: their future is known."""
+    try:
+        yield
+    except DivergenceError as error:
+        for path in [] if folder is None else folder.glob("checkpoint-*"):
+            shutil.rmtree(path)
+        raise ranks.of_all(error) from None
 
 
 _ATTACHED = ("forward", "_original_forward", "_is_accelerate_prepared", "_compiled_call_impl")

@@ -21,6 +21,9 @@ from safetensors.torch import save
 from theory.files import read_json, whole_file, write_json
 from theory.parameters import ParameterError, require
 
+DIVERGED = "diverged.json"
+"""Settings of a run whose training diverged, in place of settings.json."""
+
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
@@ -81,7 +84,7 @@ def open_folder(out: Path, record: dict[str, Any], stages: tuple[str, ...]) -> N
             holds files of a run but no settings.
         OSError: it cannot be written.
     """
-    path = out / "settings.json"
+    path, diverged = out / "settings.json", out / DIVERGED
     if path.exists():
         found = read_json(path, "settings")
         for name in sorted(set(record) | set(found)):
@@ -93,7 +96,7 @@ def open_folder(out: Path, record: dict[str, Any], stages: tuple[str, ...]) -> N
             )
         return
     out.mkdir(parents=True, exist_ok=True)
-    for stage in stages:
+    for stage in () if diverged.exists() else stages:
         require(
             not (out / stage).exists(),
             "out",
@@ -101,3 +104,15 @@ def open_folder(out: Path, record: dict[str, Any], stages: tuple[str, ...]) -> N
             f"a new folder or one with settings.json (it holds {stage} of another run)",
         )
     write_json(path, record)
+    diverged.unlink(missing_ok=True)
+
+
+def release_folder(out: Path, message: str) -> None:
+    """Let `out`, in which a training diverged, be gone on with under other settings.
+
+    Its settings become diverged.json, with the message; what is finished stays.
+    """
+    path = out / "settings.json"
+    if path.exists():
+        write_json(out / DIVERGED, read_json(path, "settings") | {"diverged": message})
+        path.unlink()

@@ -7,19 +7,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import nn
 
-from empirical import arms, networks
+from empirical import networks
 from empirical.data import load, partition
 from empirical.datasets import sizes
 from empirical.generation.steps import grid
+from empirical.machine import HERE, Machine
+from empirical.memory import counts
+from empirical.recipes import epoch_steps
 from empirical.settings import RUN_ARMS, SYNTHETIC_ARMS, Settings
 from theory.files import read_json
-from theory.parameters import require
+from theory.parameters import ParameterError, require
 
 SLOW_SHARE = {"cifar10": 0.3, "cifar100": 0.4}
 """Shares that the paper found; elsewhere 35% is assumed until the selection is done."""
@@ -30,11 +32,11 @@ BYTES = {"no": 4, "bf16": 2, "fp16": 2}
 @dataclass(frozen=True)
 class Arm:
     """One arm's cost: its training images, how many of them are made and in how many denoising
-    steps of single images, and the optimizer's steps."""
+    steps of single images (None: not known, or none is left), and the optimizer's steps."""
 
     images: int
     synthetic: int
-    denoising_steps: int
+    denoising_steps: int | None
     steps: int
 
 
@@ -47,26 +49,43 @@ def slow_share(settings: Settings, out: Path) -> tuple[float, str]:
     return SLOW_SHARE.get(settings.dataset, ASSUMED), "the paper's" if known else "assumed"
 
 
-def every_arm(settings: Settings, n: int, share: float) -> dict[str, Arm]:
-    """Every arm at these settings, on n original images."""
-    sources, slow = np.arange(n), np.arange(n) < round(share * n)
+def every_arm(
+    settings: Settings, n: int, share: float, tried: Mapping[float, int] | None = None
+) -> dict[str, Arm]:
+    """Every arm at these settings, on n original images.
+
+    tried: denoising steps at strengths that were tried.
+    """
     found = {}
     for name in RUN_ARMS:
-        pairs = arms.training_set(name, settings.k, sources, slow, np.random.default_rng(0))
-        counted = len(pairs) if settings.budget == "epochs" else n
-        steps = settings.epochs * -(-counted // settings.batch_size)
-        made = len(arms.synthetic(pairs))
-        denoising = denoising_steps(replace(settings, arm=name), made)
-        found[name] = Arm(len(pairs), made, denoising, steps)
+        images, made = counts(replace(settings, arm=name), n, share)
+        counted = images if settings.budget == "epochs" else n
+        steps = settings.epochs * epoch_steps(counted, settings.batch_size)
+        try:
+            denoising = denoising_steps(replace(settings, arm=name), made, tried)
+        except ParameterError:  # another arm's strength leaves no step
+            denoising = None
+        found[name] = Arm(images, made, denoising, steps)
     return found
 
 
-def denoising_steps(settings: Settings, synthetic: int) -> int:
-    """Denoising steps of single images for the synthetic images of the settings' arm."""
+def denoising_steps(
+    settings: Settings, synthetic: int, tried: Mapping[float, int] | None = None
+) -> int | None:
+    """Denoising steps of single images for the synthetic images of the settings' arm.
+
+    tried: those at strengths that were tried. None: a pipeline has yet to say.
+    """
     copies = settings.k - 1 if settings.arm in ("tada", "syn-rand") else 1
     strengths = settings.arm_strengths
     cycle = [strengths[copy % len(strengths)] for copy in range(max(1, copies))]
-    steps = [grid(settings.denoising_steps, settings.fixed_steps, s)[1] for s in cycle]
+    known, wanted = tried or {}, settings.denoising_steps
+    if any(s not in known for s in cycle) and wanted is None:
+        return None
+    steps = [
+        known[s] if s in known or wanted is None else grid(wanted, settings.fixed_steps, s)[1]
+        for s in cycle
+    ]
     # the copies of a trajectory cost what its last one costs
     each = max(steps) / len(steps) if settings.trajectory else sum(steps) / len(steps)
     return round(synthetic * each)
@@ -107,13 +126,15 @@ def memory(settings: Settings, shape: sizes.Size, images: int) -> dict[str, int]
     }
 
 
-def plan(settings: Settings, out: Path) -> dict[str, Any]:
-    """Everything that `tables` shows, as JSON values. Nothing is read but OUT/selection.json.
+def plan(settings: Settings, out: Path, machine: Machine = HERE) -> dict[str, Any]:
+    """Everything that `tables` shows, as JSON values.
 
-    What depends on this machine, such as precision, is not checked: the run may be for another.
+    Nothing is read but OUT/selection.json and, where it is on this machine, a named generator,
+    which makes one image. What depends on this machine, such as precision, is not checked: the run
+    may be for another.
 
     Raises:
-        ParameterError: the settings do not fit the data set, or no generator.
+        ParameterError: the settings do not fit the data set, or no generator; or it does not work.
     """
     shape = sizes.size(settings.dataset)
     n = settings.train_images or shape.n_train
@@ -124,15 +145,23 @@ def plan(settings: Settings, out: Path) -> dict[str, Any]:
         require(n <= most, "n_train", n, f"at most {most} for {settings.dataset}")
         allowed = f"below {most // n} with n_train = {n}"
         require(settings.split < most // n, "split", settings.split, allowed)
+    generator, counted = [], {}
     if settings.arm in SYNTHETIC_ARMS:
-        from empirical.synthesis import check_settings  # imports every generator's library
+        from empirical import synthesis  # imports every generator's library
 
-        check_settings(settings)
+        synthesis.check_settings(settings)
+        images = (shape.channels, shape.side, shape.n_classes)
+        tried = synthesis.try_named(settings, *images, replace(machine, download=False))
+        if tried is not None:
+            generator, counted = list(tried.lines), tried.steps
+        elif synthesis.is_named(settings):
+            generator = [f"{settings.generator} is not on this machine, so it was not tried"]
     share, source = slow_share(settings, out)
-    every = every_arm(settings, n, share)
+    every = every_arm(settings, n, share, counted)
     own = every[settings.arm]
     return {
         "settings": settings.record(),
+        "generator": generator,
         "n_original": n,
         "slow_share": share,
         "slow_share_is": source,
@@ -158,7 +187,10 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
         listed.add_column(column, justify="left" if column == "arm" else "right")
     for name, arm in found["arms"].items():
         chosen = f"[bold]{name}[/] *" if name == found["arm"] else name
-        needs = [f"{arm[what]:,}" for what in ("synthetic", "denoising_steps")]
+        needs = [
+            "?" if arm[what] is None else f"{arm[what]:,}"
+            for what in ("synthetic", "denoising_steps")
+        ]
         needs = needs if name in SYNTHETIC_ARMS else ["-", "-"]
         listed.add_row(chosen, f"{arm['images']:,}", *needs, f"{arm['steps']:,}")
     costs = Table(title=f"arm {found['arm']} into {found['out']}", box=SIMPLE_HEAD)

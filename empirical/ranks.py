@@ -43,6 +43,11 @@ def is_first() -> bool:
     return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
 
+def world() -> int:
+    """How many processes there are."""
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
 def first_does(work: Callable[[], T]) -> T | None:
     """Let the first process do something while the others wait; None in the others.
 

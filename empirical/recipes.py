@@ -19,6 +19,18 @@ SCHEDULES = ("step", "cosine", "constant")
 PRECISIONS = ("no", "bf16", "fp16")
 
 
+def epoch_steps(n: int, batch_size: int) -> int:
+    """Nearly equal batches that an epoch of n examples is cut into.
+
+    None has a single example, unless batch_size is 1: networks with batch normalisation could not
+    be trained on it. It joins another batch, whatever the network, so that arms and networks are
+    treated alike, and no example is left out.
+    """
+    steps = -(-n // batch_size)
+    single = batch_size > 1 and n // steps == 1
+    return max(1, n // batch_size) if single else steps
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Everything that a training depends on beside the network and the data.
@@ -32,7 +44,8 @@ class Recipe:
     steps: int | None = None
     """train for so many steps instead (equal-steps budgets), the schedule stretched over them"""
     batch_size: int = 128
-    """largest batch of all ranks together; an epoch is cut into nearly equal ones"""
+    """largest batch of all ranks together; an epoch is cut into nearly equal ones, and none has a
+    single example (with 2, an odd number of examples makes one of 3)"""
     seed: int = 0
     """seed of the order of examples, their augmentation, and dropout"""
     optimizer: str = "sgd"
@@ -119,7 +132,7 @@ class Recipe:
 
     def epoch_steps(self, n: int) -> int:
         """Optimizer steps of an epoch of n examples, cut into nearly equal batches."""
-        return -(-n // self.batch_size)
+        return epoch_steps(n, self.batch_size)
 
     def total_steps(self, n: int) -> int:
         """Optimizer steps of a training on n examples."""
@@ -166,7 +179,7 @@ def final_recipe(settings: Settings, n_original: int) -> Recipe:
     """How the final network is trained. n_original: training images, for the budget of steps."""
     ascent, _, base = settings.optimizer.partition("-")
     plain = settings.optimizer in ("sgd", "adamw")
-    per_epoch = -(-n_original // settings.batch_size)
+    per_epoch = epoch_steps(n_original, settings.batch_size)
     return Recipe(
         epochs=settings.epochs,
         steps=None if settings.budget == "epochs" else settings.epochs * per_epoch,

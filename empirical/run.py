@@ -18,7 +18,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,20 +27,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from empirical import algorithm, arms, networks, ranks, scoring, synthesis
+from empirical import algorithm, arms, memory, networks, ranks, scoring, selection, synthesis
 from empirical.arms import Pair
 from empirical.batches import TrainingSet
-from empirical.data import Split, cut, open_set
+from empirical.data import Split, cut, for_generator, open_set
 from empirical.datasets.base import ImageSet
 from empirical.devices import accelerated
 from empirical.early import find_slow, fresh_network, take
-from empirical.engine import train
-from empirical.files import file_digest, open_folder, write_tensors
+from empirical.engine import check_company, train
+from empirical.files import file_digest, open_folder, release_folder, write_tensors
 from empirical.machine import HERE, Machine
 from empirical.recipes import final_recipe
-from empirical.settings import SYNTHETIC_ARMS, Settings
+from empirical.settings import SLOW_ARMS, SYNTHETIC_ARMS, Settings
 from empirical.synthesis import load_backend, seen_by, stored_images, trained_here
 from empirical.versions import versions
+from sim.divergence import DivergenceError
+from sim.locks import writing
 from sim.progress import say
 from theory.files import digest, read_json, write_json
 from theory.parameters import ParameterError, require
@@ -84,17 +86,41 @@ class Workplace:
             write_json(path, known | {stage: round(seconds + time.monotonic() - start, 2)})
 
 
-def _open(settings: Settings, out: Path, machine: Machine) -> Workplace:
+@contextmanager
+def _opened(settings: Settings, out: Path, machine: Machine) -> Iterator[Workplace]:
+    """The folder, ours alone until the block ends; a finished one is only read."""
     ranks.start(machine.cpu)
     place = ranks.all_do(lambda: _checked(settings, out, machine))
 
     def check_folder() -> None:
+        if not (out / "result.json").exists():
+            alone.enter_context(writing(out))
         open_folder(out, settings.record(), STAGES)
         if (out / TIMINGS).exists():
             read_json(out / TIMINGS, "timings")
 
-    ranks.first_does(check_folder)
-    return place
+    with ExitStack() as alone:
+        ranks.first_does(check_folder)
+        with free_if_diverged(out):
+            yield place
+
+
+@contextmanager
+def free_if_diverged(out: Path, *stages: str) -> Iterator[None]:
+    """Where a training in the block diverges, or finds no slow example, `out` may be gone on with
+    under other settings.
+
+    What is finished there is kept, but for `stages`; each file knows what it depends on.
+    """
+    try:
+        yield
+    except (DivergenceError, selection.NoSlowError) as error:
+        if ranks.is_first():
+            shutil.rmtree(out / "early", ignore_errors=True)
+            for stage in stages:
+                (out / stage).unlink(missing_ok=True)
+            release_folder(out, str(error))
+        raise
 
 
 def _checked(settings: Settings, out: Path, machine: Machine) -> Workplace:
@@ -104,9 +130,18 @@ def _checked(settings: Settings, out: Path, machine: Machine) -> Workplace:
     size = settings.train_images or len(split.train)
     require(settings.batch_size <= size, "batch_size", settings.batch_size, f"at most {size}")
     with torch.device("meta"):
-        networks.make(settings.network, data.channels, data.side, len(data.classes))
+        network = networks.make(settings.network, data.channels, data.side, len(data.classes))
+    if settings.selection == "cluster":
+        labels = data.train.labels[split.train].numpy()
+        selection.check_clusters(settings.clusters, labels, data.classes)
+    shape = data.train.pixels.shape[1:]
+    check_company(network, final_recipe(settings, size), size, shape, ranks.world())
     if settings.arm in SYNTHETIC_ARMS:
         synthesis.check(data, split, settings)
+    pool = len(for_generator(split, settings.generator_data == "pool"))
+    counted = (len(split.train), len(split.test), pool)
+    sizes = memory.Sizes(*counted, data.channels, data.side, len(data.classes))
+    memory.check_run(settings, sizes, machine)
     with accelerated(final_recipe(settings, size), machine.cpu, machine.trackers, out):
         pass  # what this machine cannot do is said now
     return Workplace(settings, out, data, split, machine)
@@ -133,6 +168,11 @@ def _selected(place: Workplace) -> algorithm.Slow:
             place.data, place.split, place.settings, place.out / "early", place.machine
         )
     slow = found.slow
+    if ranks.is_first():
+        for note in found.about["notes"]:
+            say(note)
+    if place.settings.arm in SLOW_ARMS and place.settings.k > 1:
+        selection.check_some(slow.train, place.settings.selection)
 
     def write() -> None:
         write_json(
@@ -183,9 +223,19 @@ def _synthetic(place: Workplace, pairs: list[Pair], repair: bool = False) -> dic
     return made
 
 
+def _check_generator(place: Workplace) -> None:
+    """What a generator of somebody else cannot do is said before the early network is trained."""
+    settings, data = place.settings, place.data
+    synthesis.check_installed(settings)
+    if settings.arm in SYNTHETIC_ARMS and not (place.out / "selection.json").exists():
+        shape = (data.channels, data.side, len(data.classes))
+        synthesis.try_named(settings, *shape, place.machine)
+
+
 def select(settings: Settings, out: Path, machine: Machine = HERE) -> algorithm.Slow:
     """Steps 1 and 2 into `out`: the slow examples."""
-    return _selected(_open(settings, Path(out), machine))
+    with _opened(settings, Path(out), machine) as place:
+        return _selected(place)
 
 
 def generate(
@@ -195,10 +245,10 @@ def generate(
 
     repair: damaged files of the store are made again, and not only named.
     """
-    place = _open(settings, Path(out), machine)
-    ranks.all_do(lambda: synthesis.check_installed(settings))
-    pairs = algorithm.arm_pairs(place.split, settings, _selected(place).train, settings.seed)
-    return _synthetic(place, arms.synthetic(pairs), repair)
+    with _opened(settings, Path(out), machine) as place:
+        ranks.all_do(lambda: _check_generator(place))
+        pairs = algorithm.arm_pairs(place.split, settings, _selected(place).train, settings.seed)
+        return _synthetic(place, arms.synthetic(pairs), repair)
 
 
 def final_set(
@@ -231,11 +281,16 @@ def run(settings: Settings, out: Path, machine: Machine = HERE) -> dict[str, Any
     Errors are shares in [0, 1]. What `out` already holds of this run is used again.
 
     Raises:
+        DivergenceError: a training diverged; `out` may be gone on with under better settings.
         ParameterError: a setting does not fit the data, `out` belongs to a run with other
-            settings, or a file in it is damaged.
+            settings, another process writes there, or a file in it is damaged.
     """
-    out = Path(out)
-    place = _open(settings, out, machine)
+    with _opened(settings, Path(out), machine) as place:
+        return _run(place)
+
+
+def _run(place: Workplace) -> dict[str, Any]:
+    settings, machine, out = place.settings, place.machine, place.out
     path = out / "result.json"
     made_by = digest(settings.record())
     if path.exists():
@@ -246,7 +301,7 @@ def run(settings: Settings, out: Path, machine: Machine = HERE) -> dict[str, Any
         if ranks.is_first():
             say(f"{path}: finished before, used again")
         return result
-    ranks.all_do(lambda: synthesis.check_installed(settings))
+    ranks.all_do(lambda: _check_generator(place))
     slow = _selected(place)
     pairs = algorithm.arm_pairs(place.split, settings, slow.train, settings.seed)
     synthetic = _synthetic(place, arms.synthetic(pairs))
@@ -258,6 +313,7 @@ def run(settings: Settings, out: Path, machine: Machine = HERE) -> dict[str, Any
         final_recipe(settings, len(split.train)),
         out / "training",
         trackers=machine.trackers,
+        advice=_lower(settings),
         **machine.options,
     )
     with place.timed("training", trained.seconds):
@@ -292,6 +348,7 @@ def run(settings: Settings, out: Path, machine: Machine = HERE) -> dict[str, Any
             "n_test": len(split.test),
             "steps": trained.steps,
             "history": trained.history,
+            "notes": _notes(place),
             "seconds": read_json(out / TIMINGS, "timings"),
             "versions": versions(),
             "command": settings.command("run", out),
@@ -305,6 +362,17 @@ def run(settings: Settings, out: Path, machine: Machine = HERE) -> dict[str, Any
 
     written = ranks.first_does(write)
     return read_json(path, "result", RESULT_KEYS) if written is None else written
+
+
+def _notes(place: Workplace) -> list[str]:
+    """What is to be known of the slow set, in words; a selection of an earlier version has none."""
+    return read_json(place.out / "selection.json", "selection").get("notes", [])
+
+
+def _lower(settings: Settings) -> str:
+    """What to lower where the final training diverges."""
+    more = "" if settings.optimizer in ("sgd", "adamw") else f" or --rho {settings.rho:g}"
+    return f"lower --lr {settings.tuned_lr:g}{more}"
 
 
 def _check_network(path: Path, result: dict[str, Any]) -> None:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+from scipy.stats import binom
 from sklearn.cluster import KMeans
 
-from theory.parameters import require
+from theory.parameters import ParameterError, require
 
 METHODS = ("cluster", "loss", "misclassified")
 
@@ -125,6 +126,48 @@ def assign(clusters: Clusters, outputs: np.ndarray, labels: np.ndarray) -> np.nd
             gaps = outputs[own][:, None, :] - clusters.centres[label]
             nearest[own] = np.linalg.norm(gaps, axis=2).argmin(axis=1)
     return nearest >= clusters.centres.shape[1] - clusters.n_slow[labels]
+
+
+# --- what is no selection ---------------------------------------------------------------------
+
+CHANCE_LEVEL = 0.001
+"""A network has left chance if guessing would be right so often with at most this probability."""
+
+
+class NoSlowError(ParameterError):
+    """No example is slow, and the arm needs some."""
+
+
+def at_chance(right: int, labels: np.ndarray) -> bool:
+    """Whether a classifier with so many right answers may have learned nothing.
+
+    The best guess is the largest class: of n examples it has Binomial(n, its share) right. labels:
+    (n,), those of the examples.
+    """
+    n = len(labels)
+    share = np.bincount(labels).max() / n
+    return bool(binom.sf(right - 1, n, share) > CHANCE_LEVEL)
+
+
+def check_clusters(n_clusters: int, labels: np.ndarray, classes: Sequence[str]) -> None:
+    """Raise ParameterError unless every class has as many training images as clusters."""
+    counts = np.bincount(labels, minlength=len(classes))
+    least = int(counts.argmin())
+    allowed = (
+        f"at most {counts[least]}, the training images of class {classes[least]} (or another "
+        "selection, as loss)"
+    )
+    require(n_clusters <= counts[least], "clusters", n_clusters, allowed)
+
+
+def check_some(slow: np.ndarray, method: str) -> None:
+    """Raise NoSlowError where no example is slow. method: that found none."""
+    if not slow.any():
+        allowed = (
+            f"one that finds slow examples; it finds none of {len(slow)}: another --selection, or "
+            "another --separating-epoch"
+        )
+        raise NoSlowError("selection", method, allowed)
 
 
 # --- when, and how stable ------------------------------------------------------------------------

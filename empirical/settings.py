@@ -26,6 +26,8 @@ MIXINGS = ("none", "mixup", "cutmix")
 PRECISIONS = ("no", "bf16", "fp16")
 SYNTHETIC_ARMS = ("tada", "syn-rand", "syn-all", "boomerang")
 """The arms that need a generator."""
+SLOW_ARMS = ("upsample", "tada", "syn-rand")
+"""The arms that depend on which examples are slow, or how many."""
 GENERATORS = ("pixel", "glide", "ideal", "ideal:fading")
 """Generators without a model to name; pixel:MODEL and hub:MODEL have one."""
 GENERATOR_DATA = ("pool", "train")
@@ -115,22 +117,23 @@ class Settings:
     """learning rate of the early network, plain SGD for every optimizer"""
     strength: float = TUNED_STRENGTH
     """share of the diffusion trajectory that is re-noised, in (0, 1]"""
-    strengths: tuple[float, ...] = ()
-    """copy 1 at the first, copy 2 at the second, ... in turn; none: all at strength"""
+    strengths: tuple[float, ...] | None = None
+    """copy 1 at the first, copy 2 at the second, ... in turn; None: all at strength"""
     boomerang_strength: float = 0.2
     """strength for arm boomerang"""
     trajectory: bool = False
     """copies are kept along one denoising run (the paper's way), not made of noise of their own"""
     from_noise: bool = False
     """the paper's ablation: images from pure noise and the class alone"""
-    denoising_steps: int = 8
-    """steps of the sampler: with fixed_steps those of every image, else of a whole trajectory"""
+    denoising_steps: int | None = 8
+    """steps of the sampler: with fixed_steps those of every image, else of a whole trajectory;
+    None: what suits a hub pipeline, and so with hub:MODEL where it is not said"""
     fixed_steps: bool = True
     """every image takes denoising_steps, whatever its strength (pixel); else strength's share"""
     sampler: str | None = None
     """ddim, dpm++, euler, ... or a class of diffusers; None: ddim, or a hub pipeline's own"""
-    guidance: float = TUNED_GUIDANCE
-    """classifier-free guidance scale; 1 is none"""
+    guidance: float | None = TUNED_GUIDANCE
+    """classifier-free guidance scale; 1 is none; None: as denoising_steps"""
     prompt: str = "a photo of a {class}"
     """prompt of an image (hub, glide)"""
     generator: str = "pixel"
@@ -181,7 +184,6 @@ class Settings:
             ("clusters", 2),
             ("separating_epoch", 0),
             ("separating_epochs", 2),
-            ("denoising_steps", 1),
             ("generator_steps", 1),
             ("generator_shuffle", 1),
             ("generator_seed", 0),
@@ -196,9 +198,13 @@ class Settings:
             self.batch_size,
             f"at most n_train = {least}",
         )
+        hub = self.generator.startswith("hub:")
+        if self.denoising_steps is not None or not hub:
+            _whole_number(self, "denoising_steps", 1)
         for name in ("lr", "separating_lr", "rho", "guidance", "mixing_alpha"):
             value = getattr(self, name)
-            ok = 0 < value < float("inf") if value is not None else name == "lr"
+            unsaid = name == "lr" or (name == "guidance" and hub)
+            ok = 0 < value < float("inf") if value is not None else unsaid
             require(ok, name, value, "a number above 0")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
         require(
@@ -226,16 +232,19 @@ class Settings:
         require(fits, "fixed_steps", self.fixed_steps, allowed)
         fits = not self.trajectory or kind in ("pixel", "glide")
         require(fits, "trajectory", self.trajectory, f"off for {kind}, which shows no trajectory")
-        one = not self.trajectory or len(self.strengths) < 2
+        some = self.strengths is None or len(self.strengths) > 0
+        require(some, "strengths", "none", "at least one number, or left out")
+        one = not self.trajectory or len(self.strengths or ()) < 2
         require(one, "strengths", self.strengths, "one strength for one trajectory")
         require(
             not (self.trajectory and self.from_noise), "from_noise", True, "off on a trajectory"
         )
         named = [(name, getattr(self, name)) for name in ("strength", "boomerang_strength")]
-        named += [("strengths", value) for value in self.strengths]
+        named += [("strengths", value) for value in self.strengths or ()]
         for name, value in named:
             check_strength(value, name)
-            if value in self.arm_strengths:  # another one leaves no image without a step
+            # another one leaves no image without a step; a pipeline says itself what it does
+            if value in self.arm_strengths and self.denoising_steps is not None:
                 grid(self.denoising_steps, self.fixed_steps, value, name=name)
 
     @property
@@ -264,6 +273,7 @@ class Settings:
     def record(self) -> dict[str, Any]:
         """All settings as JSON values, with what None stands for."""
         values = asdict(self) | {"lr": self.tuned_lr, "n_train": self.train_images}
+        values["strengths"] = self.strengths or ()
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
     def command(self, stage: str, out: object) -> str:
@@ -274,7 +284,8 @@ class Settings:
         from empirical import presets  # which are settings
 
         basics = ("dataset", "network", "arm", "k", "optimizer", "seed")
-        return _command(self, stage, out, basics, presets.base(None, self.dataset, self.arm))
+        start = presets.base(None, self.dataset, self.arm, self.generator)
+        return _command(self, stage, out, basics, start)
 
 
 @dataclass(frozen=True)
@@ -391,6 +402,7 @@ def _whole_number(settings: object, name: str, least: int) -> None:
     value = getattr(settings, name)
     ok = isinstance(value, int) and value >= least
     require(ok, name, value, f"a whole number of at least {least}")
+    require(value < 2**63, name, value, f"at most {2**63 - 1}, which 64 bits hold")
 
 
 def _command(

@@ -22,6 +22,7 @@ from torch.func import functional_call, vmap
 from empirical.batches import bounds, order_of
 from empirical.optimizers import Optimizer, Parameters, sam_point, sgd_step
 from empirical.recipes import Recipe
+from sim.divergence import Watch
 
 
 @contextmanager
@@ -87,11 +88,17 @@ def train(
     plan: Plan,
     optimizer: Optimizer,
     advance: Callable[[], None] = lambda: None,
+    name: str = "training",
+    advice: str = "lower its learning rate",
 ) -> Parameters:
     """Train S networks along a plan; returns their final parameters.
 
     start: stacked parameters, each (S, ...), left as they are; pixels: float32 (bank, C, H, W);
-    labels: int64 (bank,); advance is called after every step.
+    labels: int64 (bank,); advance is called after every step; name, advice: what a message calls
+    the training, and says to do if it diverges.
+
+    Raises:
+        DivergenceError: a network's loss or weights are no longer finite; which, and the step.
     """
 
     def loss(parameters: Parameters, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
@@ -100,21 +107,26 @@ def train(
 
     losses = vmap(loss)
 
-    def gradient(parameters: Parameters, *batch: Tensor) -> Parameters:
+    def gradient(parameters: Parameters, *batch: Tensor) -> tuple[Tensor, Parameters]:
         # The networks share nothing, so the gradient of the sum is every network's own.
         leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
-        total = losses(leaves, *batch).sum()
-        return dict(zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True))
+        each = losses(leaves, *batch)
+        found = torch.autograd.grad(each.sum(), list(leaves.values()))
+        return each, dict(zip(leaves, found, strict=True))
 
+    watch = Watch(name, advice)
     parameters = {name: value.clone() for name, value in start.items()}
     velocity = {name: torch.zeros_like(value) for name, value in parameters.items()}
-    for rows, weights, lr in zip(plan.rows, plan.weights, plan.lr, strict=True):
+    steps = zip(plan.rows, plan.weights, plan.lr, strict=True)
+    for number, (rows, weights, lr) in enumerate(steps, start=1):
         batch = (pixels[rows], labels[rows], weights)
-        grad = gradient(parameters, *batch)
+        each, grad = gradient(parameters, *batch)
+        watch.see(number, each)
         if optimizer.rho > 0:
-            grad = gradient(sam_point(parameters, grad, optimizer.rho), *batch)
+            _, grad = gradient(sam_point(parameters, grad, optimizer.rho), *batch)
         sgd_step(parameters, velocity, grad, lr, optimizer)
         advance()
+    watch.weights(len(plan.lr), parameters.values(), stacked=True)
     return parameters
 
 

@@ -28,6 +28,7 @@ from empirical.parallel import run_all
 from empirical.settings import OPTIMIZERS, SYNTHETIC_ARMS, Settings, Tuning
 from empirical.synthesis import variants
 from empirical.versions import versions
+from sim.divergence import DivergenceError
 from sim.pool import check_jobs
 from theory.files import digest, read_json, write_json
 from theory.parameters import require
@@ -44,10 +45,23 @@ Point = dict[str, Any]
 
 
 def validation_errors(settings: Settings, seeds: int, out: Path) -> None:
-    """Score one point of a grid on one split: a file of validation errors, one for each seed."""
+    """Score one point of a grid on one split: a file of validation errors, one for each seed.
+
+    A point whose training diverges has everything wrong.
+    """
     path = _file(out, settings)
     if path.exists():
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        found: Point = {"errors": _errors(settings, seeds, out)}
+    except DivergenceError as error:
+        found = {"errors": [1.0] * seeds, "diverged": str(error)}
+    write_json(path, found)
+
+
+def _errors(settings: Settings, seeds: int, out: Path) -> list[float]:
+    """Validation errors of a point on one split, one for each seed. Raises DivergenceError."""
     images = load(settings.dataset)
     parts = partition(images, settings)
     several = range(seeds)
@@ -65,8 +79,7 @@ def validation_errors(settings: Settings, seeds: int, out: Path) -> None:
     trained = algorithm.train_arm(
         images, parts, settings, several, pairs, synthetic, parts.validation
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"errors": trained.wrong.mean(axis=1).tolist()})
+    return trained.wrong.mean(axis=1).tolist()
 
 
 def _file(out: Path, settings: Settings) -> Path:

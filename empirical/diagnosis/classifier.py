@@ -85,7 +85,9 @@ def train_judge(
         key = ("diagnosis network", data.name, recipe.seed, own)
         net = networks.build(network, data.channels, data.side, n_classes, key)
         place = None if folder is None else folder / f"half-{own}"
-        train(net, sees, recipe, place, show=f"judge {own + 1} of 2", **machine.options)
+        named = f"judge {own + 1} of 2"
+        advice = "take another network as judge, or another seed"
+        train(net, sees, recipe, place, name=named, advice=advice, show=named, **machine.options)
         trained.append(net.eval())
         means.append(class_means(sees))
     about = {"network": network, "recipe": asdict(recipe)}

@@ -33,6 +33,8 @@ from empirical.generation.recipe import Recipe
 from empirical.generation.steps import TRAIN_TIMESTEPS
 from empirical.seen import SEEN, image_digests, read_seen, seen_digest, write_seen
 from empirical.training import one_thread
+from sim.divergence import DivergenceError, Watch
+from sim.locks import writing
 from sim.progress import progress
 from sim.streams import seed_for, torch_stream
 from theory.files import digest, read_json, write_json
@@ -102,16 +104,19 @@ def train_generator(
     folder: Path,
     name: str = "generator",
     device: str = "cpu",
+    advice: str | None = None,
 ) -> Trained:
     """Train a generator into `folder`, go on from its checkpoint, or check it if it is finished.
 
     pixels: uint8 (n, channels, side, side); labels: int64 (n,). Until it is finished its
     checkpoints lie in `folder` + ".checkpoint". The random numbers of a step are keyed by the
     step, so on a CPU a killed and resumed training equals an undisturbed one byte for byte.
+    advice: what a message says to do if it diverges; None: a lower learning rate.
 
     Raises:
-        ParameterError: the images cannot be trained on; or a file in `folder` is cut short or
-            belongs to other images or settings.
+        DivergenceError: the loss or the weights are no longer finite; nothing is left behind.
+        ParameterError: another process trains one into `folder`; the images cannot be trained on;
+            or a file in `folder` is cut short or belongs to other images or settings.
     """
     _check_images(pixels, labels, n_classes)
     framing = framing_for(pixels.shape[-1], 2 ** (len(recipe.widths) - 1), recipe.shuffle)
@@ -120,8 +125,14 @@ def train_generator(
     made_by = fingerprint(pixels, labels, n_classes, recipe, seed, torch.device(device).type)
     training = _Training(unet, framing, recipe, seed, folder, made_by, name, device)
     if not folder.exists():
-        with one_thread():
-            training.run(pixels, labels, n_classes)
+        watch = Watch(f"the {name} training", advice or f"lower --lr {recipe.lr:g}")
+        with writing(training.checkpoint.parent, "generator", folder), one_thread():
+            try:
+                training.run(pixels, labels, n_classes, watch)
+            except DivergenceError:
+                shutil.rmtree(training.checkpoint.parent)
+                raise
+            shutil.rmtree(training.checkpoint.parent)
     shutil.rmtree(training.checkpoint.parent, ignore_errors=True)
     return check_finished(folder, unet, made_by)
 
@@ -200,7 +211,7 @@ class _Training:
     def checkpoint(self) -> Path:
         return self.folder.with_name(f"{self.folder.name}.checkpoint") / "checkpoint.safetensors"
 
-    def run(self, pixels: Tensor, labels: Tensor, n_classes: int) -> None:
+    def run(self, pixels: Tensor, labels: Tensor, n_classes: int, watch: Watch) -> None:
         """All steps from the last checkpoint on, and the finished folder."""
         recipe, unet = self.recipe, self.unet
         scheduler = DDPMScheduler(
@@ -218,6 +229,7 @@ class _Training:
         with progress(f"{self.name}: training steps", recipe.steps, first) as advance:
             for step in range(first, recipe.steps):
                 loss = self._loss(scheduler, pixels, labels, n_classes, step)
+                watch.see(step + 1, loss)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.param_groups[0]["lr"] = learning_rate(recipe, step)
@@ -227,6 +239,8 @@ class _Training:
                     average[key].lerp_(value, 1 - keep)
                 advance()
                 done = step + 1
+                if done % recipe.checkpoint_every == 0 or done == recipe.steps:
+                    watch.weights(done, unet.parameters())
                 if done % recipe.checkpoint_every == 0 and done < recipe.steps:
                     about = {
                         "step": str(done),

@@ -88,7 +88,7 @@ def grid(
         here = replace(machine, synthetic=folder / "synthetic")
         for cell in found:
             strength = settings.strength if cell.strength is None else cell.strength
-            own = replace(base, seed=seed, k=cell.k, strength=strength, strengths=())
+            own = replace(base, seed=seed, k=cell.k, strength=strength, strengths=None)
             if cell.k > 1:
                 _share_selection(folder / Cell(1, None).name, folder / cell.name, own)
             found[cell].append(run.run(own, folder / cell.name, here))

@@ -267,6 +267,8 @@ def measure_pace(
         replace(recipe, batch_size=smaller),
         folder,
         evaluate=evaluate,
+        name="the training for the pace",
+        advice=f"lower --separating-lr {settings.separating_lr:g}",
         show="steps of the pace",
         **machine.options,
     )

@@ -117,7 +117,7 @@ def recommend(
     begun = any((out / stage).exists() for stage in ("synthetic", "training", "result.json"))
     taken = here
     if strength is not None:
-        taken = replace(here, strength=strength, strengths=(), k=k)
+        taken = replace(here, strength=strength, strengths=None, k=k)
         other = begun and read_json(out / "settings.json", "settings") != taken.record()
         result["go_on"] = taken.command("run", out / "recommended" if other else out)
 
@@ -138,7 +138,7 @@ def _as_begun(settings: Settings, out: Path) -> Settings:
     if not path.exists():
         return settings
     known = read_json(path, "settings", CHOSEN)
-    strengths = tuple(known["strengths"])
+    strengths = tuple(known["strengths"]) or None
     return replace(settings, strength=known["strength"], strengths=strengths, k=known["k"])
 
 

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -17,6 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +28,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from empirical import checkpoints, devices, engine
-from empirical.batches import Normalisation, TrainingSet
+from empirical.batches import Normalisation, TrainingSet, bounds
 from empirical.checkpoints import State
 from empirical.data import Images
 from empirical.engine import Loop, train
 from empirical.recipes import Recipe
 from empirical.scoring import evaluate, outputs
+from sim.divergence import DivergenceError, Watch
 from sim.streams import torch_stream
 from theory.parameters import ParameterError
 
@@ -432,13 +435,65 @@ def test_a_finished_training_is_found_again(tmp_path: Path) -> None:
     assert again.seconds == pytest.approx(first.seconds)
 
 
-def test_a_diverged_training_is_a_result(tmp_path: Path) -> None:
-    recipe = Recipe(**(SHORT | {"lr": 1e30}))
-    with stopped_at(5), pytest.raises(KeyboardInterrupt):
+@pytest.mark.parametrize("sharpness", ["none", "sam"])
+def test_a_training_that_diverges_ends_there_and_leaves_nothing(
+    tmp_path: Path, sharpness: str
+) -> None:
+    recipe = Recipe(**(SHORT | {"lr": 1e30, "sharpness": sharpness}))
+    with pytest.raises(DivergenceError) as error:
         run(make(), recipe, tmp_path / "one", checkpoint_every=0.0)
-    trained = run(make(), recipe, tmp_path / "one")
-    assert [own["loss"] for own in trained.history][1:] == [None, None]
-    assert trained.history[-1]["error"] > 0
+    said = r"^training diverged at step [12] \((loss nan|loss inf|its weights are not finite)\): "
+    assert re.match(said + "lower its learning rate, 1e[+]30$", str(error.value))
+    assert list((tmp_path / "one").iterdir()) == []
+    better = run(make(), RECIPES["sgd"], tmp_path / "one")
+    assert state(better.network) == state(run(make(), RECIPES["sgd"]).network)
+
+
+def test_the_last_step_may_diverge_too() -> None:
+    """No later loss would show it."""
+    recipe = Recipe(**(SHORT | {"lr": 1e38, "steps": 1, "momentum": 0.0}))
+    with pytest.raises(DivergenceError, match=r"at step 1 \(its weights are not finite\)"):
+        run(scaled_up(make()), recipe)
+
+
+def scaled_up(network: nn.Module) -> nn.Module:
+    """Weights of a size with which the first gradient is large, but the first loss finite."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(1e3)
+    return network
+
+
+def test_a_gpu_is_asked_now_and_then_and_the_step_is_still_the_first() -> None:
+    """Losses noted without a look, as on a device that a look would have to wait for."""
+    watch = Watch("it", "do less")
+    noted = [torch.tensor(own) for own in (1.0, 2.0, float("inf"), float("nan"))]
+    watch._seen += list(enumerate(noted, start=5))
+    with pytest.raises(DivergenceError, match=r"^it diverged at step 7 \(loss inf\): do less$"):
+        watch.look()
+    watch.look()
+
+
+def test_no_batch_has_a_single_example() -> None:
+    for n in range(1, 60):
+        for size in range(1, 12):
+            pieces = bounds(n, Recipe(batch_size=size).epoch_steps(n))
+            sizes = [stop - start for start, stop in pieces]
+            assert sum(sizes) == n
+            assert max(sizes) <= size + (size == 2)
+            assert min(sizes) >= min(2, size, n)
+
+
+def test_batch_normalisation_of_single_values_is_refused_and_of_others_done() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(8 * 8, 4), nn.BatchNorm1d(4))
+    for values in ({"batch_size": 1}, {"batch_size": 4, "accumulation": 3}):
+        recipe = Recipe(**(SHORT | {"epochs": 1} | values))  # pyright: ignore[reportArgumentType]
+        with pytest.raises(ParameterError, match=r"^batch_size = .: must be at least ., in each"):
+            run(network, recipe)
+        run(make(), recipe)  # its maps have 64 places
+        run(smooth(), recipe)
+    odd = replace(images(), rows=torch.arange(7))
+    train(network, odd, Recipe(**(SHORT | {"batch_size": 2})), cpu=True, show="")
 
 
 @contextmanager
