@@ -457,7 +457,7 @@ def test_variance_tolerance_30() -> None:
 
 
 @pytest.mark.parametrize("q", [2, 3, 4])
-def test_noise_of_powers_e4_and_e11_by_isserlis(q: int) -> None:
+def test_noise_of_powers_e5_and_e6_by_isserlis(q: int) -> None:
     z, t, x = sp.symbols("z t x")  # z along w, t its absolute value, x the other coordinate
     square = q**2 * _gaussian(z ** (2 * q - 2) * (z**2 + x**2), (z, x))
     mean = q * _gaussian(z ** (q - 1) * z, (z,))
@@ -468,7 +468,7 @@ def test_noise_of_powers_e4_and_e11_by_isserlis(q: int) -> None:
     _same(extensions.power_noise_mean(1.0, 1.0, 1.0, q, True), rectified**2)
 
 
-def test_shared_labels_e12_by_counting() -> None:
+def test_shared_labels_e7_by_counting() -> None:
     """Ordered pairs of different members of one source's group, m_a m_b for amplitudes a, b."""
     n_fast, n_slow, copies, size = 2, 3, 4, 5
     members = [1.0] + [1.7] * (copies - 1)
@@ -482,7 +482,7 @@ def test_shared_labels_e12_by_counting() -> None:
 
 
 @pytest.mark.parametrize("q", [2, 3, 4, 5])
-def test_memorisation_of_powers_e15(q: int) -> None:
+def test_memorisation_of_powers_e4(q: int) -> None:
     """Both projections grow by c u^(q−1), so the ratio of times is that of the rates c u^(q−2)."""
     sigma, d, beta, u, eta = sp.symbols("sigma d beta u eta", positive=True)
     size = alpha * N + k * (1 - alpha) * N
@@ -505,7 +505,7 @@ def test_memorisation_of_powers_e15(q: int) -> None:
         _same(found, ours.subs(at).subs(beta, sp.Rational(1, 2)))
 
 
-def test_label_parts_e5() -> None:
+def test_label_parts_e8() -> None:
     eta = sp.symbols("eta")
     for q, rectified in itertools.product((2, 3, 4, 5), (False, True)):
         # in units of q l b^q |u|^(q−1), filters of one sign: the gradient at each label
@@ -519,7 +519,7 @@ def test_label_parts_e5() -> None:
     _same(extensions.label_noise_growth(0.125), kept.subs(eta, sp.Rational(1, 8)))
 
 
-def test_k_star_with_wrong_labels_e8() -> None:
+def test_k_star_with_wrong_labels_e11() -> None:
     a, b, beta_e, beta_d = sp.symbols("a b beta_e beta_d", positive=True)
     fast, slow = alpha * beta_e**3 * (1 - 2 * a), k * (1 - alpha) * beta_d**3 * (1 - 2 * b)
     (equal,) = sp.solve(sp.Eq(fast, slow), k)
@@ -528,7 +528,7 @@ def test_k_star_with_wrong_labels_e8() -> None:
     _same(extensions.label_noise_k_star(0.75, 1.0, 0.5, 0.1, 0.2), exact)
 
 
-def test_isotropic_noise_e10_and_e13() -> None:
+def test_isotropic_noise_e13_and_e14() -> None:
     x, y, t, u, v = sp.symbols("x y t u v")
     w = (u, v)  # the feature is the first of two coordinates
     s = u * x + v * y
@@ -543,7 +543,7 @@ def test_isotropic_noise_e10_and_e13() -> None:
     _same(extensions.feature_lean(1.0, 5**0.5, 1.0, 2.0), lean.subs(at))
 
 
-def test_sam_under_isotropic_noise_e14_by_isserlis() -> None:
+def test_sam_under_isotropic_noise_e15_by_isserlis() -> None:
     """One example, noise in two dimensions: d/dh of the mean gradient along v at W + h∇L."""
     x, y, u, v, h, beta = sp.symbols("x y u v h beta")
 
