@@ -5,13 +5,13 @@ damps, as with frozen logits, and it raises the logit terms, which works the oth
 grows with σ_0, the rise with σ_0⁴: each claim holds below one σ_0 and fails above it. Equation
 numbers refer to theory/boundary.md. l is the logit term of an example whose output is 0: 1/2 for
 the network of Definition 2. (B2) to (B6) take all logit terms at W to equal it; the functions
-named `..._loss` say what their differences change, (B7) to (B10).
+that speak of a loss say what their differences change, (B7) to (B12).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
+from math import copysign, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -190,34 +190,57 @@ def expected_loss(
     )
 
 
+def feature_spread(
+    world: World, filters: int, sigma_init: float, logit: float = 0.5
+) -> tuple[float, float]:
+    """What the features' part of the margins changes at second order, equation (B10).
+
+    As shares of (B3)'s damping and of the features' part of its rise, in expectation over W⁽⁰⁾;
+    both grow with sigma_init⁶. (To first order it changes nothing there: positive and negative
+    margins are as likely.)
+    """
+    variance = _feature_variance(world, filters) * sigma_init**6
+    # E[Σ u⁴ (Σ u³)²] over E[Σ u⁴], and the second derivatives of l² and of l²(1 − l) in the margin
+    spread = absolute_moment(10) + (filters - 1) * absolute_moment(4) * absolute_moment(6)
+    weighted = sum(share**2 * beta**12 for share, beta in world.features)
+    rise = weighted / sum(share**2 * beta**6 for share, beta in world.features)
+    rise *= spread / absolute_moment(4) * sigma_init**6
+    return (1 - logit) * (2 - 3 * logit) * variance, (2 - 7.5 * logit + 6 * logit**2) * rise
+
+
 def corrected_sigma_init_boundary(
     world: World, filters: int, logit: float = 0.5, orthogonal: bool = False
 ) -> float:
-    """`sigma_init_boundary` with the losses of (B9) at it, to first order in them: equation (B10).
+    """`sigma_init_boundary` as the network's own logit terms move it, equation (B11).
 
-    To be trusted where `margin_size` is far below 1 at that sigma_init, and the correction small.
+    To first order in the correction, which is exact as sigma_noise → 0. To be trusted where
+    `margin_size` is far below 1 at that sigma_init, and the correction small.
     """
     border = sigma_init_boundary(world, filters, logit, orthogonal)
     slope = expected_noise_slope(world, filters, border, logit, orthogonal)
     loss = expected_loss(world, filters, border, logit, orthogonal)
-    # less damping brings the border down, less rise takes it up
-    down, up = loss.damping / float(slope.damping), loss.rise / float(slope.rise)
-    return border * ((1 + max(up, 0.0)) / (1 + down + max(-up, 0.0))) ** (1 / 3)
+    gain, change = feature_spread(world, filters, border, logit)
+    quartic = filters * squared_norm_moments(world.dim_noise, border)[1]
+    features = _feature_rise(world, quartic, quartic, logit)
+    # more damping takes the border up, more rise brings it down
+    up = gain - loss.damping / float(slope.damping)
+    up -= (features * change - loss.rise) / float(slope.rise)
+    return border * (1 + abs(up)) ** copysign(1 / 3, up)
 
 
 def margin_size(
     world: World, filters: int, sigma_init: float, logit: float = 0.5, orthogonal: bool = False
 ) -> float:
-    """The small parameter of (B2) to (B10): they need it to be far below 1, equation (B11).
+    """The small parameter of (B2) to (B11): they need it to be far below 1, equation (B12).
 
-    The larger of the standard deviation of noise's part of an output at W⁽⁰⁾ and of the share that
-    GD's alignment loses. Up to constants it is (sigma_noise sigma_init √d')³ times the larger of
-    √(filters × noise patches of an example) and noise patches of all examples over d'.
+    The larger of the standard deviation of an output at W⁽⁰⁾ and of the share that GD's alignment
+    loses. Where noise is the larger part it is, up to constants, (sigma_noise sigma_init √d')³
+    times the larger of √(filters × noise patches of an example) and noise patches of all examples
+    over d'.
     """
     d, patches = world.dim_noise, world.n_patches - 1
-    deviation = (world.sigma_noise * sigma_init) ** 3 * sqrt(
-        absolute_moment(6) * filters * patches * d * (d + 2) * (d + 4)
-    )
+    noise = absolute_moment(6) * filters * patches * d * (d + 2) * (d + 4) * world.sigma_noise**6
+    deviation = sqrt(_feature_variance(world, filters) + noise) * sigma_init**3
     return max(deviation, expected_loss(world, filters, sigma_init, logit, orthogonal).alignment)
 
 
@@ -337,6 +360,11 @@ def _mean_margin(world: World, fast_cubes: float, slow_cubes: float) -> float:
         share * beta**3 * cubes
         for (share, beta), cubes in zip(world.features, (fast_cubes, slow_cubes), strict=True)
     )
+
+
+def _feature_variance(world: World, filters: int) -> float:
+    """Of the features' part of an output, over W⁽⁰⁾ of sigma_init = 1 and examples."""
+    return absolute_moment(6) * filters * sum(share * beta**6 for share, beta in world.features)
 
 
 def _alignment_moment(

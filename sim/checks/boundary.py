@@ -1,39 +1,41 @@
 """Theorem 4.1 with real logits: how they move, and the sigma_init at which each claim stops.
 
-Slopes in h are central differences along SAM's ascent W + h ∇L(W). Where a claim assumes that all
-logit terms equal l at W, each example's output is shifted by a constant that makes it so; from
-there they move as the network's do.
+Slopes in h are derivatives along SAM's ascent W + h ∇L(W). (B2) to (B6) take all logit terms at W
+to equal l: there each example's output is shifted by a constant that makes it so, and from there
+logit terms move as the network's do. What that leaves out, (B7) to (B10), is measured with the
+network's own logits, unshifted, at filters so small that the first order is all.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from scipy.optimize import root_scalar
-from scipy.special import roots_gegenbauer, roots_genlaguerre
 from torch import Tensor
 
-from sim.checks.base import Check, Plan, Quantity, exact, quantity, ratio
-from sim.checks.quadrature import Rule, normal, planted, signed
+from sim.checks.base import Check, Plan, Quantity, combine, exact, quantity, ratio, unbroken
+from sim.checks.quadrature import Rule, height, length, normal, signed, square, tilt
 from sim.data import FAST, SLOW, DataConfig, Dataset, sample
 from sim.engine import Point
 from sim.measure import Estimate, noise_projections
 from sim.network import gradient, init, logit_term, norm, output
 from sim.span import Span
 from theory import boundary
+from theory.claims import CLAIMS
 
 _LOGIT = 0.3
 _STEP = 1e-6
-_CHUNK = 10_000  # data sets at a time
-_NEAR_HALF = 0.01  # what logits near 1/2, not equal to it, may shift
-_DIFFERENCE = 1e-6  # relative error allowed to a difference quotient
-_CANCELLED = 1e-4  # the same where it may be a small sum of large terms
+_CANCELLED = 1e-4  # relative error allowed to a difference quotient, maybe of a small sum
+_CHUNK = 2_500  # data sets at a time
+_INTEGRAL = 1e-8  # relative error allowed to a sum over many nodes
+_SMALL = 0.01  # filters of this size show the first order in their cubes
+_FIRST_ORDER = 2e-3  # relative error allowed to what the orders beyond it add there
+_FEW_ORDERS = 0.02  # the same for the shift of a border
 
 
 @dataclass(frozen=True)
@@ -50,28 +52,28 @@ class Ascent:
         data: Dataset,
         read: Callable[[Tensor], Tensor],
         broken: bool,
-        logit: float | None = _LOGIT,
+        logit: float = _LOGIT,
+        equal: bool = True,
     ) -> Ascent:
-        """logit: what all logit terms are at W, by a shift of the outputs; None: the network's.
+        """logit: the logit term where the output is 0, 1/2 for the network's own.
 
-        broken: the logits that should move do not.
+        equal: all are that at W, by a shift of the outputs. broken: they are, and do not move.
         """
-        at_start = logit_term(W, data) if logit is None else torch.full_like(data.y, logit)
-        up, outputs = gradient(W, data, at_start), output(W, data.x)
-        offset = torch.logit(at_start)
+        bias = math.log(logit / (1 - logit))
+        shift = data.y * output(W, data.x) if equal or broken else 0.0
 
-        def at(h: float, moving: bool) -> Tensor:
-            moved = W + h * up
-            terms = at_start
-            if moving:
-                terms = torch.sigmoid(offset - data.y * (output(moved, data.x) - outputs))
-            return read(-gradient(moved, data, terms))
+        terms = torch.sigmoid(bias + shift - data.y * output(W, data.x))
+        up = gradient(W, data, terms)
 
-        def slope(moving: bool) -> Tensor:
-            return (at(_STEP, moving) - at(-_STEP, moving)) / (2 * _STEP)
+        def at(step: int) -> Tensor:
+            return read(-gradient(W + step * up, data, terms))
 
-        fixed = slope(False)
-        return Ascent(read(-up), fixed, fixed if broken else slope(True))
+        # at frozen logit terms gradients are quadratic in the filters: these are derivatives
+        frozen = moving = (at(1) - at(-1)) / 2
+        if not broken:
+            change = terms * (1 - terms) * data.y * -_output_change(W, data, up)
+            moving = frozen + read(-gradient(W, data, change))
+        return Ascent(at(0), frozen, moving)
 
     @property
     def rise(self) -> Tensor:
@@ -90,10 +92,25 @@ class Ascent:
         return Ascent(*parts)
 
 
+def _output_change(W: Tensor, data: Dataset, up: Tensor) -> Tensor:
+    """The derivative of the outputs along `up`: exactly, as they are cubic in the filters."""
+    far, near = (output(W + k * up, data.x) - output(W - k * up, data.x) for k in (2, 1))
+    return (8 * near - far) / 12
+
+
+_Reading = Callable[[Tensor, Dataset], Callable[[Tensor], Tensor]]
+
+
 def _on_noise(W: Tensor, data: Dataset) -> Callable[[Tensor], Tensor]:
     """Sum over I_{j,+} of y⟨descent_j, ξ⟩, (..., J)."""
     on = noise_projections(W, data) > 0
     return lambda descent: torch.where(on, noise_projections(descent, data), 0.0).sum(-2)
+
+
+def _on_first(W: Tensor, data: Dataset) -> Callable[[Tensor], Tensor]:
+    """y⟨descent_j, ξ⟩ of the first filter and the first noise patch, in I_{j,+}."""
+    patch = data.y[..., :1] * data.x[..., 0, 1, :]
+    return lambda descent: (descent[..., 0, :] * patch).sum(-1)
 
 
 # --- Equation (B1): any data ---------------------------------------------------------------------
@@ -101,7 +118,7 @@ def _on_noise(W: Tensor, data: Dataset) -> Callable[[Tensor], Tensor]:
 
 def _measure_logits(plan: Plan) -> list[Quantity]:
     config = DataConfig(n_examples=4, dim=6, n_patches=3, alpha=0.5, sigma_noise=0.7)
-    g = plan.generator(40)
+    g = plan.generator("logits")
     data, W = sample(config, g), init(3, config.dim, 0.3, g)
     up = torch.zeros_like(W) if plan.broken else gradient(W, data)
     rate = (logit_term(W + _STEP * up, data) - logit_term(W - _STEP * up, data)) / (2 * _STEP)
@@ -118,13 +135,14 @@ def _measure_logits(plan: Plan) -> list[Quantity]:
     ]
 
 
-# --- Equation (B2): given the filters ------------------------------------------------------------
+# --- Equations (B2), (B7), (B8): given the filters -----------------------------------------------
 
 _TINY = DataConfig(n_examples=2, dim=4, alpha=0.5, beta_fast=0.6, beta_slow=0.4, sigma_noise=0.7)
 _INTEGRATED = (
-    _TINY,
-    replace(_TINY, n_examples=3, dim=3, alpha=1 / 3),
-    replace(_TINY, dim=3, n_patches=3),
+    # world, and the logit term where the output is 0: first the network's own
+    (_TINY, 0.5),
+    (replace(_TINY, n_examples=3, dim=3, alpha=1 / 3), _LOGIT),
+    (replace(_TINY, dim=3, n_patches=3), 0.2),
 )
 _FRAMED = replace(_TINY, dim=6, n_patches=3, noise="orthogonal")
 _DRAWN = DataConfig(
@@ -132,18 +150,21 @@ _DRAWN = DataConfig(
 )
 
 
-def _measure_slope(plan: Plan) -> list[Quantity]:
-    out = _measure_logits(plan)
-    for config in _INTEGRATED:
+def _measure_integrated(plan: Plan) -> list[Quantity]:
+    """Over all independent noise and all labels."""
+    out = []
+    for config, logit in _INTEGRATED:
         W = _two_filters(config)
         label = f"independent n={config.n_examples} P={config.n_patches} d'={config.dim_noise}"
-        out += _slopes(label, W, config, _integrated(W, config, plan.broken), dampings=1)
-    W = _two_filters(_FRAMED)
-    framed = _framed(W, _FRAMED, plan.broken)
-    out += _slopes("orthogonal n=2 P=3 d'=4", W, _FRAMED, framed, dampings=0)
-    for kind in ("gaussian", "orthogonal"):
-        out += _drawn(plan, replace(_DRAWN, noise=kind))
+        # degree 10 in each patch
+        out += _given_filters(label, W, config, _first_patch(config, 6), logit, plan)
     return out
+
+
+def _measure_framed(plan: Plan) -> list[Quantity]:
+    """Over all orthogonal noise of the patches of one example, fast and slow."""
+    W, label = _two_filters(_FRAMED), "orthogonal n=2 P=3 d'=4"
+    return _given_filters(label, W, _FRAMED, _first_frame(_FRAMED), _LOGIT, plan)
 
 
 def _two_filters(config: DataConfig) -> Tensor:
@@ -155,265 +176,458 @@ def _two_filters(config: DataConfig) -> Tensor:
     return W
 
 
-def _slopes(
-    label: str, W: Tensor, config: DataConfig, mean: Ascent, dampings: int
+def _given_filters(
+    label: str,
+    W: Tensor,
+    config: DataConfig,
+    nodes: tuple[Dataset, Tensor],
+    logit: float,
+    plan: Plan,
 ) -> list[Quantity]:
-    """Exact rises of all filters, and dampings of the first few."""
-    given = _given(W, config)
-    out = []
-    for part, value, count in (
-        ("rise", mean.rise / mean.start, len(W)),
-        ("damping", mean.damping / mean.start, dampings),
-    ):
-        for j in range(count):
-            name = f"{part} of filter {j}, {label}"
-            out.append(exact(name, value[j], _DIFFERENCE, what=part, filter=j, **given))
-    return out
+    """Rise and damping of the first filter, and what its alignment and its damping lose."""
+    data, weight = nodes
+    mean = Ascent.of(W, data, _on_first(W, data), plan.broken, logit).mean(weight)
+    losses = _losses(W, data, weight, _on_first, logit, plan.broken)
+    given = _given(W, config, logit)
+    parts = [
+        ("rise", mean.rise / mean.start, _INTEGRAL),
+        ("damping", mean.damping / mean.start, _INTEGRAL),
+        *((f"{part} loss", losses[part], _FIRST_ORDER) for part in ("alignment", "damping")),
+    ]
+    return [
+        exact(f"{part}, {label} l={logit}", value, error, what=part, filter=0, **given)
+        for part, value, error in parts
+    ]
 
 
-def _given(W: Tensor, config: DataConfig) -> dict[str, Any]:
-    """What (B2) needs of filters (J, d)."""
-    quartic = W[:, [FAST, SLOW]].pow(4).sum(0).tolist()
-    return {"config": config, "gram": (W[:, 2:] @ W[:, 2:].T).numpy(), "quartic": quartic}
+def _losses(
+    W: Tensor,
+    data: Dataset,
+    weight: Tensor,
+    reading: _Reading,
+    logit: float,
+    broken: bool,
+) -> dict[str, Tensor]:
+    """What GD's alignment (as a share), damping and rise lose as logit terms differ at W.
 
-
-def _integrated(W: Tensor, config: DataConfig, broken: bool) -> Ascent:
-    """Expectation over independent noise and labels.
-
-    Exact: the rise is a polynomial of degree 10 in each patch, and the damping of the filter
-    along the first axis one of degree 7 on either side of ⟨w,ξ⟩ = 0.
+    To first order: measured at small filters, and per their size to the power that it goes with.
     """
-    data, weight = _every_data_set(config, signed(6))
-    return Ascent.of(W, data, _on_noise(W, data), broken).mean(weight)
+    small = _SMALL * W
+    same, own = (
+        Ascent.of(small, data, reading(small, data), broken, logit, equal).mean(weight)
+        for equal in (True, False)
+    )
+    return {
+        "alignment": (same.start - own.start) / same.start / _SMALL**3,
+        "damping": (same.damping - own.damping) / same.start / _SMALL**4,
+        "rise": (same.rise - own.rise) / same.start / _SMALL**7,
+    }
 
 
-def _every_data_set(config: DataConfig, first: Rule) -> tuple[Dataset, Tensor]:
-    """All labels with all nodes of the noise, (Q, n, P, d), and their weights (Q,)."""
-    blank = sample(config, torch.Generator().manual_seed(0))
-    blank.x[:, 0] *= blank.y.unsqueeze(-1)  # the feature patch of label +1
-    noisy, weight = planted(blank, first, normal(6))
-    y = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=config.n_examples))).double()
-    x = noisy.x.repeat(len(y), 1, 1, 1)
-    y, weight = y.repeat_interleave(len(weight), 0), weight.repeat(len(y)) / len(y)
-    x[..., 0, :] *= y.unsqueeze(-1)
-    return replace(noisy, x=x, y=y), weight
+def _given(W: Tensor, config: DataConfig, logit: float) -> dict[str, Any]:
+    """What (B2), (B7) and (B8) need of filters (J, d)."""
+    cubes, quartic = (W[:, [FAST, SLOW]].pow(p).sum(0).tolist() for p in (3, 4))
+    gram = (W[:, 2:] @ W[:, 2:].T).numpy()
+    return {"config": config, "gram": gram, "cubes": cubes, "quartic": quartic, "logit": logit}
 
 
-def _framed(W: Tensor, config: DataConfig, broken: bool) -> Ascent:
-    """Expectation over orthogonal noise, exact for the rise.
+def _first_patch(config: DataConfig, n: int, features: bool = True) -> tuple[Dataset, Tensor]:
+    """Data sets (Q, n, P, d) and weights (Q,): all that an example's first noise patch may meet.
 
-    A random frame seen from given filters is a given frame seen from filters that are turned at
-    random together; squared lengths of patches are chi squared.
+    Of independent noise, for a filter along the first axis off the features; to degree 2n − 1 in
+    that coordinate, 2n − 3 in others. The patch is that of the first example, which has each
+    feature in its turn, unless filters see none. Its label is +1 and its own first coordinate
+    positive: the rest is the same with all signs turned round, or not in I_{j,+}.
     """
-    d = config.dim_noise
-    first, second, turns = _frames(d, 4)
-    turned = W.repeat(len(turns), 1, 1, 1)
-    turned[..., 2:] = W[:, 2, None] * first[:, None, None] + W[:, 3, None] * second[:, None, None]
-    halves, shares = roots_genlaguerre(3, d / 2 - 1)
-    lengths = torch.tensor(list(itertools.product(np.sqrt(2 * halves), repeat=2))).double()
-    weight = torch.tensor(list(itertools.product(shares / shares.sum(), repeat=2))).prod(-1)
-    # an example is moved by its own patches alone, so that both may have the same lengths
-    lengths = lengths.repeat(1, 2)
     data = sample(config, torch.Generator().manual_seed(0))
-    x = data.x.repeat(len(lengths), 1, 1, 1)
-    x[..., data.is_noise, 2:] = config.sigma_noise * torch.diag_embed(lengths)
-    data = replace(data, x=x, y=data.y.expand(len(lengths), -1))
-    ascent = Ascent.of(turned, data, _on_noise(turned, data), broken)
-    return ascent.mean(turns[:, None] * weight)
+    m, free = int(data.is_noise.sum()), config.dim_noise
+    rules = ([normal(n)] + [normal(n - 1)] * (free - 1)) * m
+    nodes, weight = _grid([length(1, n), *rules[1:]])
+    labels = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=data.n - 1))).double()
+    y = torch.cat([torch.ones(len(labels), 1).double(), labels], -1)
+    x = data.x.repeat(len(y), len(nodes), 1, 1, 1)
+    x[..., 0, :] *= (data.y * y)[:, None, :, None]
+    x[..., data.is_noise, 2:] = config.sigma_noise * nodes.unflatten(-1, (m, free))
+    y = y.repeat_interleave(len(nodes), 0)
+    weight = weight.repeat(len(labels)) / len(labels)
+    found = replace(data, x=x.flatten(0, 1), y=y), weight
+    return _with_each_feature(*found) if features else found
 
 
-def _frames(dim: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Pairs of orthonormal vectors (T, dim), each pair with its opposite, and weights (T,).
+def _grid(rules: Sequence[Rule]) -> tuple[Tensor, Tensor]:
+    """Every combination of nodes (Q, rules) with its weight (Q,)."""
+    nodes, weights = (
+        torch.cartesian_prod(*(torch.from_numpy(v) for v in values))
+        for values in zip(*((rule.nodes, rule.weights) for rule in rules), strict=True)
+    )
+    return nodes.reshape(-1, len(rules)), weights.reshape(-1, len(rules)).prod(-1)
 
-    Their mean is a random pair's for polynomials of degree 2n − 1.
+
+def _first_frame(config: DataConfig, features: bool = True) -> tuple[Dataset, Tensor]:
+    """The same for orthogonal noise in four dimensions: the two patches u, v of one example.
+
+    ⟨w,u⟩ > 0 for a filter along the first axis; other filters lie in the first two. The other
+    examples have no noise: orthogonal noise of theirs would change nothing.
     """
-    first, weight = _sphere(dim, n)
-    v, other = _sphere(dim - 1, n)
-    # the reflection that takes the first axis to `first` takes the others to what is across it
-    axis = torch.eye(dim, dtype=torch.float64)[0]
-    mirror = torch.nn.functional.normalize(axis - first, dim=-1)
-    v = torch.cat([torch.zeros_like(v[:, :1]), v], -1)
-    second = v - 2 * (mirror @ v.T).unsqueeze(-1) * mirror.unsqueeze(1)
-    first, second = first.repeat_interleave(len(v), 0), second.flatten(0, 1)
-    weight = torch.outer(weight, other).flatten() / 2
-    return torch.cat([first, -first]), torch.cat([second, -second]), weight.repeat(2)
+    rules = height(4, 5), tilt(3, 3), tilt(3, 3), tilt(2, 3), length(4, 7), square(4, 2)
+    nodes, weight = _grid(rules)
+    x, y, a, b, first, second = nodes.unbind(-1)
+    across, aside, low, rest = ((1 - v**2).sqrt() for v in (x, y, a, b))
+    u = torch.stack([x, across * y, across * aside, 0 * x], -1)
+    # v = a p + low (b q + rest r): p is what is left of the first axis across u, q of the second
+    v = torch.stack(
+        [a * across, low * b * aside - a * x * y, -low * b * y - a * x * aside, low * rest], -1
+    )
+    noise = torch.stack([first[:, None] * u, second[:, None] * v], 1)
+    data = sample(config, torch.Generator().manual_seed(0))
+    x = data.x * data.y[:, None, None]
+    x[:, 1:] = 0.0
+    x = x.repeat(len(nodes), 1, 1, 1)
+    x[:, 0, 1:, 2:] = config.sigma_noise * noise
+    found = replace(data, x=x, y=torch.ones(x.shape[:2]).double()), weight
+    return _with_each_feature(*found) if features else found
 
 
-def _sphere(dim: int, n: int) -> tuple[Tensor, Tensor]:
-    """Points of the unit sphere (Q, dim) and weights: a mean, exact for degree 2n − 1."""
-    if dim == 1:
-        return torch.tensor([[1.0], [-1.0]]).double(), torch.tensor([0.5, 0.5]).double()
-    height, share = (torch.from_numpy(v) for v in roots_gegenbauer(n, dim / 2 - 1))
-    circle, weight = _sphere(dim - 1, n)
-    across = (1 - height**2).sqrt()[:, None, None] * circle
-    points = torch.cat([height[:, None, None].expand(-1, len(circle), 1), across], -1)
-    return points.flatten(0, 1), torch.outer(share / share.sum(), weight).flatten()
+def _with_each_feature(data: Dataset, weight: Tensor) -> tuple[Dataset, Tensor]:
+    """The features passed round among the examples: the first has each in its turn."""
+    turns = []
+    for i in range(data.n):
+        x = data.x.clone()
+        plain = data.x[..., 0, :] * data.y.unsqueeze(-1)  # the feature patch of label +1
+        x[..., 0, :] = plain.roll(i, -2) * data.y.unsqueeze(-1)
+        turns.append(x)
+    y = data.y.repeat(data.n, 1)
+    return replace(data, x=torch.cat(turns), y=y), weight.repeat(data.n) / data.n
 
 
-def _drawn(plan: Plan, config: DataConfig) -> list[Quantity]:
-    """The same slopes over drawn data sets."""
-    W = _two_filters(config)
-    g = plan.generator(42, len(config.noise))
-    parts = []
-    for _ in range(plan.size(6)):
-        data = sample(config, g, (_CHUNK,))
-        parts.append(Ascent.of(W, data, _on_noise(W, data), plan.broken))
-    given = _given(W, config)
+def _measure_drawn(plan: Plan) -> list[Quantity]:
+    """(B2) over drawn data sets."""
     out = []
-    for part in ("rise", "damping"):
-        for j in range(len(W)):
+    for noise in ("gaussian", "orthogonal"):
+        config, g = replace(_DRAWN, noise=noise), plan.generator("drawn", noise)
+        W, parts = _two_filters(config), []
+        for _ in range(plan.size(8)):
+            data = sample(config, g, (_CHUNK,))
+            parts.append(Ascent.of(W, data, _on_noise(W, data), plan.broken))
+        given = _given(W, config, _LOGIT)
+        for part, j in itertools.product(("rise", "damping"), range(len(W))):
             estimate = ratio(
                 torch.cat([getattr(p, part)[..., j] for p in parts]),
                 torch.cat([p.start[..., j] for p in parts]),
             )
-            name = f"{part} of filter {j}, {config.noise} n=4 P=3 d'=12"
+            name = f"{part} of filter {j}, {noise} n=4 P=3 d'=12"
             out.append(quantity(name, estimate, what=part, filter=j, **given))
     return out
 
 
 def _predict_slope(given: Mapping[str, Any]) -> float:
-    if given["what"] == "logits":
+    what = given["what"]
+    if what == "logits":
         return float(boundary.logit_change(given["logit"], given["kernel"])[given["example"]])
-    config: DataConfig = given["config"]
-    fast, slow = given["quartic"]
-    slope = boundary.noise_slope(
-        config, given["gram"], fast, slow, _LOGIT, config.noise == "orthogonal"
-    )
-    return float(getattr(slope, given["what"])[given["filter"]])
+    config, gram = given["config"], given["gram"]
+    kind = given["logit"], config.noise == "orthogonal"
+    if what.endswith(" loss"):
+        loss = {"alignment loss": boundary.alignment_loss, "damping loss": boundary.damping_loss}
+        found = loss[what](config, gram, *given["cubes"], *kind)
+    else:
+        found = getattr(boundary.noise_slope(config, gram, *given["quartic"], *kind), what)
+    return float(found[given["filter"]])
 
 
-# --- Equations (B3), (B4): noise, in expectation over the initialisation -------------------------
+# --- Equations (B3), (B4), (B9) to (B11): noise, in expectation over the initialisation ----------
 
 _LINE = replace(_TINY, dim=3, beta_fast=0.9)
-_PLANE = replace(_TINY, beta_fast=0.05, beta_slow=0.04)
+# features so weak that W⁽⁰⁾ may leave them out
+_FAINT = replace(_TINY, beta_fast=0.05, beta_slow=0.04)
+_QUIET = replace(_LINE, sigma_noise=0.07)  # so little noise that the border's shift is small
 _REAL = DataConfig(n_examples=30, dim=100, alpha=0.8, beta_slow=0.5, sigma_noise=0.1)
-_SIGMA_INIT, _SMALL_RHO = 0.4, 1e-6
-# how draws are averaged: at one h for all, as claimed, or at SAM's h, small where the rise is large
-_SENSE = {False: "h given", True: "SAM's own h"}
+_SIGMA_INIT, _SPREAD_INIT, _SMALL_RHO = 0.4, 0.1, 1e-6
 
 
-def _measure_noise_boundary(plan: Plan) -> list[Quantity]:
+def _inputs(config: DataConfig, logit: float = _LOGIT, filters: int = 2) -> dict[str, Any]:
+    """What `theory predict sam-noise-boundary` is given."""
+    names = ("n_examples", "dim", "n_patches", "alpha", "beta_fast", "beta_slow", "sigma_noise")
+    given = {name: getattr(config, name) for name in names}
+    given |= {"filters": filters, "sigma_init": _SIGMA_INIT, "logit": logit}
+    return {"inputs": given | {"orthogonal": config.noise == "orthogonal"}}
+
+
+def _measure_noise_slope(plan: Plan) -> list[Quantity]:
+    """(B3), (B4): all logit terms equal at W."""
     W, weight = _on_a_line()
-    data, share = _every_data_set(_LINE, signed(6))
+    nodes = _first_patch(_LINE, 6)
 
     def slope(sigma: float) -> Ascent:
-        return _per_square(sigma * W, data, plan.broken).mean(weight[:, None] * share)
+        return _over_filters(sigma * W, weight, nodes, plan.broken)
 
-    given = {"config": _LINE, "filters": 2, "sigma_init": _SIGMA_INIT}
-    line, plane = slope(_SIGMA_INIT), _in_a_plane(plan)
-    crossing = _zero(lambda sigma: float((at := slope(sigma)).rise - at.damping), 0.1, 1.0)
+    line = slope(_SIGMA_INIT)
+    parts = [
+        ("rise", 1, _LINE, line.rise / line.start),
+        ("damping", 1, _LINE, line.damping / line.start),
+    ]
+    if not plan.broken:  # with frozen logits damping wins at every sigma_init
+        parts.append(("sigma_init_boundary", 1, _LINE, _border(slope)))
+    W, weight = _off_features(2)
+    plane = _over_filters(_SIGMA_INIT * W, weight, _first_patch(_FAINT, 6, False), plan.broken)
+    parts.append(("rise", 2, _FAINT, plane.rise / plane.start))
     return [
-        exact(f"{label}, mean over W(0), J=2 d'={config.dim_noise}", value, _DIFFERENCE, **given)
-        for label, config, value, given in (
-            ("rise", _LINE, line.rise / line.start, given | {"what": "rise"}),
-            ("damping", _LINE, line.damping / line.start, given | {"what": "damping"}),
-            ("sigma_init where they are equal", _LINE, crossing, given | {"what": "boundary"}),
-            ("rise", _PLANE, plane, given | {"what": "rise", "config": _PLANE}),
+        exact(
+            f"{what.replace('_', ' ')}, mean over W(0), J=2 d'={dim}",
+            value,
+            _INTEGRAL,
+            what=what,
+            **_inputs(config),
         )
-    ] + _real(plan)
+        for what, dim, config, value in parts
+    ]
+
+
+def _over_filters(
+    W: Tensor,
+    weight: Tensor,
+    nodes: tuple[Dataset, Tensor],
+    broken: bool,
+    logit: float = _LOGIT,
+    equal: bool = True,
+) -> Ascent:
+    """Mean over filters (Q, J, d) and data of the first filter's alignment per ‖w_j‖²."""
+    data, share = nodes
+    W = W[:, None]
+    ascent = Ascent.of(W, data, _per_square(W, data), broken, logit, equal)
+    return ascent.mean(weight[:, None] * share)
+
+
+def _per_square(W: Tensor, data: Dataset) -> Callable[[Tensor], Tensor]:
+    """`_on_first` per ‖w_j‖² off the features.
+
+    With equal logit terms its mean over noise under GD is the same for every filter, so that a
+    ratio of two means over noise and filters is the mean over filters of the ratio for given ones.
+    """
+    read, square = _on_first(W, data), W[..., 0, 2:].square().sum(-1)
+    return lambda descent: read(descent) / square
 
 
 def _on_a_line() -> tuple[Tensor, Tensor]:
     """Two filters with one dimension off the features, (Q, 2, 3), and weights (Q,).
 
     All projections on features share a node: they meet in no product (the slopes at given filters
-    are tested at different ones).
+    are tested at different ones). The sign of the first filter does not matter.
     """
-    nodes = itertools.product(*(zip(r.nodes, r.weights, strict=True) for r in _RULES))
+    rules = length(1, 4), normal(3), normal(3)
+    nodes = itertools.product(*(zip(r.nodes, r.weights, strict=True) for r in rules))
     W, weight = zip(
         *(([[u, u, a], [u, u, b]], p * q * r) for (a, p), (b, q), (u, r) in nodes), strict=True
     )
     return torch.tensor(W).double(), torch.tensor(weight).double()
 
 
-_RULES = signed(3), normal(3), normal(3)
+def _off_features(dim: int, n: int = 3, filters: int = 2) -> tuple[Tensor, Tensor]:
+    """One or two filters W⁽⁰⁾ without their features, (Q, J, 2 + dim), and weights (Q,).
 
-
-def _in_a_plane(plan: Plan) -> float:
-    """The expected rise with two dimensions off the features, which are left out.
-
-    The first filter may lie along an axis, as noise has no direction.
+    Noise has no direction: the first may lie along the first axis, and the second in the plane of
+    the first two. To degree 7 in the length of the first, 2n − 1 in the second.
     """
-    halves, shares = roots_genlaguerre(2, 0)
-    first = zip(np.sqrt(2 * halves), shares, strict=True)
-    one = normal(3)
-    other = zip(one.nodes, one.weights, strict=True)
-    nodes = list(itertools.product(first, itertools.product(list(other), repeat=2)))
-    W = torch.tensor([[[0, 0, r, 0], [0, 0, a, b]] for (r, _), ((a, _), (b, _)) in nodes])
-    weight = torch.tensor([p * q * s for (_, p), ((_, q), (_, s)) in nodes])
-    data, share = _every_data_set(_PLANE, normal(6))
-    ascent = _per_square(_SIGMA_INIT * W.double(), data, plan.broken)
-    mean = ascent.mean(weight.double()[:, None] * share)
-    return float(mean.rise / mean.start)
+    rules = [length(dim, 4), normal(n), *([square(dim - 1, n - 1)] if dim > 1 else [])]
+    nodes, weight = _grid(rules if filters == 2 else rules[:1])
+    W = torch.zeros(len(nodes), filters, 2 + dim, dtype=torch.float64)
+    W[:, 0, 2] = nodes[:, 0]
+    if filters == 2:
+        W[:, 1, 2 : 1 + len(rules)] = nodes[:, 1:]
+    return W, weight
 
 
-def _per_square(W: Tensor, data: Dataset, broken: bool) -> Ascent:
-    """The first filter's sum over I_{j,+} per ‖w_j‖² off the features, W (Q, J, d) -> (Q, ...).
-
-    Under GD its mean over noise is the same for every filter, so that a ratio of two means over
-    noise and filters is the mean over filters of the ratio for given ones.
-    """
-    W = W.unsqueeze(1)
-    read, square = _on_noise(W, data), W[..., 0, 2:].square().sum(-1)
-    return Ascent.of(W, data, lambda descent: read(descent)[..., 0] / square, broken)
+_EXPECTED = (
+    # world, the logit term where the output is 0 (first the network's own), and filters
+    (_FAINT, 0.5, 2),
+    (replace(_FAINT, n_examples=3, dim=3, alpha=1 / 3), 0.1, 1),
+    (replace(_FAINT, dim=3, n_patches=3), _LOGIT, 1),
+    (replace(_FAINT, dim=6, n_patches=3, noise="orthogonal"), _LOGIT, 2),
+)
 
 
-def _real(plan: Plan) -> list[Quantity]:
-    """(B4) with the network's own logits: where SAM's step at a small rho changes nothing."""
+def _measure_losses(plan: Plan) -> list[Quantity]:
+    """(B9): what the differences of logit terms take, without features and with them."""
     out = []
-    for filters, own, relation, draws in ((40, False, "=", 300), (4, True, ">", 600)):
-        draws = plan.size(draws)
-        g = plan.generator(44, filters)
-        data, W = sample(_REAL, g, (draws,)), init(filters, _REAL.dim, 1.0, g, (draws,))
-        space, square = Span.of(data, W), W[..., 2:].square().sum(-1)
+    for config, logit, filters in _EXPECTED[: 1 if plan.broken else None]:
+        framed = config.noise == "orthogonal"
+        nodes = _first_frame(config, False) if framed else _first_patch(config, 7, False)
+        W = _off_features(config.dim_noise, filters=filters)
+        out += _expected(config, W, nodes, logit, plan)
+    return out + _expected(_LINE, _on_a_line(), _first_patch(_LINE, 7), _LOGIT, plan)
 
-        def change(
-            sigma: float, own: bool = own, space: Span = space, square: Tensor = square
-        ) -> Tensor:
-            """Of the alignments per ‖w_j‖², in each draw, at h or at SAM's own."""
-            point = Point(at := space.rescaled(sigma_init=sigma), at.initial)
-            logits = 0.5 if plan.broken else None
-            moved = point.noise_alignment(_SMALL_RHO, logits) - point.noise_alignment(0.0, logits)
-            total = (moved / square).sum(-1) / _SMALL_RHO
-            return total if own else total * point.gradient_norm(logits)
 
-        label = f"sigma_init where SAM = GD, {_SENSE[own]}, J={filters}"
-        given = {"what": "boundary", "config": _REAL, "filters": filters, "logit": 0.5}
-        out.append(
-            quantity(label, _crossing(change, 0.01, 1.0), relation, rounding=_NEAR_HALF, **given)
+def _expected(
+    config: DataConfig,
+    filters: tuple[Tensor, Tensor],
+    nodes: tuple[Dataset, Tensor],
+    logit: float,
+    plan: Plan,
+) -> list[Quantity]:
+    (W, weight), (data, share) = filters, nodes
+    weight = weight[:, None] * share
+    losses = _losses(W[:, None], data, weight, _per_square, logit, plan.broken)
+    kind = f"{config.noise} n={config.n_examples} P={config.n_patches} d'={config.dim_noise}"
+    label = f"mean over W(0), {kind} J={W.shape[-2]} l={logit}"
+    given = _inputs(config, logit, W.shape[-2])
+    out = [
+        exact(
+            f"loss of {part}, {label}", value, _FIRST_ORDER, what="loss", part=part,
+            config=config, **given,
         )
+        for part, value in losses.items()
+    ]  # fmt: skip
+    at = losses["alignment"] * _SIGMA_INIT**3
+    printed = ["alignment_loss", *(["validity"] if logit < _LOGIT else [])]
+    return out + [
+        exact(f"{key.replace('_', ' ')}, {label}", at, _FIRST_ORDER, what=key, **given)
+        for key in printed
+    ]
+
+
+def _measure_margins(plan: Plan) -> list[Quantity]:
+    """(B12): the standard deviation of an output, over both examples' noise and features."""
+    out = []
+    for config, (W, weight) in (
+        (replace(_FAINT, n_patches=3), _off_features(2, 4)),
+        (replace(_LINE, beta_slow=0.7), _filters_on_a_line(4)),
+    ):
+        patches, free = config.n_patches - 1, config.dim_noise
+        nodes, share = _grid([normal(4)] * (patches * free))
+        x = torch.zeros(len(nodes), 2, 1 + patches, config.dim, dtype=torch.float64)
+        x[:, 0, 0, FAST], x[:, 1, 0, SLOW] = config.beta_fast, config.beta_slow
+        x[:, :, 1:, 2:] = config.sigma_noise * nodes.unflatten(-1, (1, patches, free))
+        squares = output(_SIGMA_INIT * W[:, None], x).square().mean(-1)
+        label = f"validity: deviation of an output, P={config.n_patches} d'={free} J=2"
+        deviation = (weight @ squares @ share).sqrt()
+        out.append(exact(label, deviation, _INTEGRAL, what="validity", **_inputs(config, 0.5)))
     return out
 
 
-def _zero(f: Callable[[float], float], low: float, high: float) -> float:
-    """Where an increasing f is 0; `high` where it is not between low and high."""
-    if f(low) * f(high) > 0:
-        return high
-    bracket = math.log(low), math.log(high)
-    return math.exp(root_scalar(lambda x: f(math.exp(x)), bracket=bracket, xtol=1e-8).root)
+def _filters_on_a_line(n: int) -> tuple[Tensor, Tensor]:
+    """Two filters with one dimension off the features, (Q, 2, 3), and weights (Q,).
+
+    To degree 2n − 1. A filter's projections on the two features share a node: no example has both.
+    """
+    nodes, weight = _grid([normal(n)] * 4)
+    return torch.stack([nodes[:, [0, 0, 1]], nodes[:, [2, 2, 3]]], 1), weight
+
+
+def _two_on_features() -> tuple[Tensor, Tensor]:
+    """Two filters W⁽⁰⁾, (Q, 2, 3), and weights (Q,): to degree 11 along a feature.
+
+    Of what is off the features only the first filter's part, which is that of noise by itself.
+    """
+    nodes, weight = _grid([length(1, 3), normal(6), normal(6)])
+    W = torch.zeros(len(nodes), 2, 3, dtype=torch.float64)
+    W[:, 0, 2], W[:, :, :2] = nodes[:, 0], nodes[:, 1:, None]
+    return W, weight
+
+
+def _measure_spread(plan: Plan) -> list[Quantity]:
+    """(B10): what the margins' spread over features does, where there is next to no noise."""
+    config, out = replace(_LINE, sigma_noise=1e-3), []
+    W, weight = _two_on_features()
+    data = _first_patch(config, 3)
+    for logit in (0.5, 0.2):
+        same, own = (
+            _over_filters(_SPREAD_INIT * W, weight, data, False, logit, equal)
+            for equal in (True, plan.broken)
+        )
+        given = {"config": config, "sigma_init": _SPREAD_INIT} | _inputs(config, logit)
+        for index, part in enumerate(("damping", "rise")):
+            change = float(getattr(own, part) / getattr(same, part)) - 1
+            name = f"change of {part} by unequal features, J=2 l={logit} at output 0"
+            out.append(exact(name, change, _FEW_ORDERS, what="spread", part=index, **given))
+    return out
+
+
+def _measure_shift(plan: Plan) -> list[Quantity]:
+    """(B11): how far the border with the network's own logits lies from that with equal ones.
+
+    With so little noise that its shift is small.
+    """
+    W, weight = _two_on_features()
+    data, out = _first_patch(_QUIET, 6), []
+
+    def slope(cube: float, equal: bool, logit: float) -> Ascent:
+        """At the sigma_init that has this cube."""
+        return _over_filters(cube ** (1 / 3) * W, weight, data, False, logit, equal)
+
+    for logit in (0.5, 0.2):
+        one = slope(_SIGMA_INIT**3, True, logit)
+        same = _SIGMA_INIT**3 * float(one.damping / one.rise)
+        own = root_scalar(
+            lambda cube, logit=logit: float(slope(cube, False, logit).moving),
+            x0=same,
+            x1=1.001 * same,
+            rtol=1e-9,
+        ).root
+        name = f"relative shift of the border by unequal logits, l={logit} at output 0"
+        shift = (own / same) ** (1 / 3) - 1
+        given = _inputs(_QUIET, logit)
+        out.append(exact(name, shift, _FEW_ORDERS, what="shift", **given))
+    return out
+
+
+def _measure_own_step(plan: Plan) -> list[Quantity]:
+    """(B4) with the network's own logits and SAM's own h, small where the rise is large."""
+    draws, filters = plan.size(600), 4
+    g = plan.generator("own")
+    data, W = sample(_REAL, g, (draws,)), init(filters, _REAL.dim, 1.0, g, (draws,))
+    space, square = Span.of(data, W), W[..., 2:].square().sum(-1)
+
+    def change(sigma: float) -> Tensor:
+        """Of the alignments per ‖w_j‖², in each draw."""
+        point = Point(at := space.rescaled(sigma_init=sigma), at.initial)
+        moved = point.noise_alignment(_SMALL_RHO) - point.noise_alignment(0.0)
+        return (moved / square).sum(-1) / _SMALL_RHO
+
+    label = f"sigma_init where SAM = GD, SAM's own h, J={filters}"
+    given = _inputs(_REAL, 0.5, filters)
+    estimate = _crossing(change, 0.01, 1.0)
+    return [quantity(label, estimate, ">", what="sigma_init_boundary", **given)]
+
+
+def _border(slope: Callable[[float], Ascent]) -> float:
+    """The sigma_init at which the mean derivative of SAM's alignment in h is 0."""
+    return _zero(lambda sigma: float(slope(sigma).moving) / sigma, 0.02, 0.5)
+
+
+def _zero(f: Callable[[float], float], low: float, high: float, error: float = 1e-10) -> float:
+    """Where f, negative at low and positive at high, is 0; raises ArithmeticError if it is not so.
+
+    Sought in the cube, in which the borders' f are nearly linear. error: relative, at low.
+    """
+    ends = f(low), f(high)
+    if not ends[0] < 0 < ends[1]:
+        raise ArithmeticError(f"no border between {low} and {high}: {ends[0]:.3g}, {ends[1]:.3g}")
+    found = root_scalar(lambda t: f(t ** (1 / 3)), bracket=(low**3, high**3), xtol=error * low**3)
+    return found.root ** (1 / 3)
 
 
 def _crossing(change: Callable[[float], Tensor], low: float, high: float) -> Estimate:
     """Where the mean over draws of change(sigma) is 0."""
-    at = _zero(lambda sigma: float(change(sigma).mean()), low, high)
+    at = _zero(lambda sigma: float(change(sigma).mean()), low, high, error=1e-3)
     step = 0.01 * at
     slope = (change(at + step) - change(at - step)).mean() / (2 * step)
     return Estimate(at, Estimate.of(change(at)).standard_error / abs(float(slope)))
 
 
 def _predict_noise_boundary(given: Mapping[str, Any]) -> float:
-    config, filters = given["config"], given["filters"]
-    if given["what"] == "boundary":
-        return boundary.sigma_init_boundary(config, filters, given.get("logit", _LOGIT))
-    slope = boundary.expected_noise_slope(config, filters, given["sigma_init"], _LOGIT)
-    return float(getattr(slope, given["what"]))
+    what, inputs = given["what"], given["inputs"]
+    if what == "loss":
+        kind = inputs["filters"], 1.0, inputs["logit"], inputs["orthogonal"]
+        return float(getattr(boundary.expected_loss(given["config"], *kind), given["part"]))
+    if what == "spread":
+        kind = inputs["filters"], given["sigma_init"], inputs["logit"]
+        return boundary.feature_spread(given["config"], *kind)[given["part"]]
+    printed = CLAIMS["sam-noise-boundary"].predict(**inputs)
+    if what == "shift":
+        return printed["sigma_init_boundary_corrected"] / printed["sigma_init_boundary"] - 1
+    return printed[what]
 
 
 # --- Equations (B5), (B6): features --------------------------------------------------------------
-
-
-def _measure_feature_boundary(plan: Plan) -> list[Quantity]:
-    return _growth(plan) + _uneven(plan) + _real_growth(plan)
 
 
 def _on_features(W: Tensor) -> Callable[[Tensor], Tensor]:
@@ -428,14 +642,14 @@ _LOUD = replace(_SILENT, dim=8, sigma_noise=0.4)
 
 def _growth(plan: Plan) -> list[Quantity]:
     """(B5): exactly without noise, and in expectation with it."""
-    W = init(4, _LOUD.dim, 0.3, plan.generator(41))
+    W = init(4, _LOUD.dim, 0.3, plan.fixed("growth"))
     W[:, :2] = torch.tensor([[0.7, 0.5], [0.6, -0.3], [-0.4, 0.4], [0.3, 0.6]])
     fast, slow = W[:, FAST].numpy(), W[:, SLOW].numpy()
     out = []
     for config in (_SILENT, _LOUD):
         given = {"config": config, "fast": fast, "slow": slow}
-        draws = plan.size(20_000) if config.sigma_noise else 1
-        data = sample(config, plan.generator(46), (draws,))
+        draws = plan.size(5_000) if config.sigma_noise else 1
+        data = sample(config, plan.generator("growth", config.dim), (draws,))
         near = W[:, : config.dim]
         ascent = Ascent.of(near, data, _on_features(near), plan.broken)
         evening, rise = (
@@ -448,56 +662,60 @@ def _growth(plan: Plan) -> list[Quantity]:
         else:
             for part, value in (("evening", evening), ("rise", rise)):
                 label = f"{part}, given filters, no noise"
-                out.append(exact(label, value[0], _DIFFERENCE, what=part, **given))
+                out.append(exact(label, value[0], what=part, **given))
     return out
 
 
 def _uneven(plan: Plan) -> list[Quantity]:
     """(B6) exactly: over the nodes of three filters, the sigma_init where growth stays as even."""
-    rule = signed(4)
     # growth of one feature does not depend on the other's projections: they may be the same
-    W = torch.tensor(list(itertools.product(rule.nodes, repeat=3))).double()
-    W = torch.stack([W, W, torch.zeros_like(W)], -1)
-    weight = torch.tensor(list(itertools.product(rule.weights, repeat=3))).double().prod(-1)
-    data = sample(_SILENT, plan.generator(47))
+    nodes, weight = _grid([signed(4)] * 3)
+    W = torch.stack([nodes, nodes, torch.zeros_like(nodes)], -1)
+    data = sample(_SILENT, plan.generator("uneven"))
 
     def change(sigma: float) -> float:
-        ascent = Ascent.of(sigma * W, data, _on_features(W), plan.broken).mean(weight)
+        ascent = Ascent.of(sigma * W, data, _on_features(W), False).mean(weight)
         share = ascent.moving / ascent.start
-        return float(share[FAST] - share[SLOW])
+        return float(share[FAST] - share[SLOW]) / sigma
 
     crossing = _zero(change, 0.03, 3.0)
-    given = {"what": "boundary", "config": _SILENT, "filters": 3}
-    return [exact("sigma_init where SAM is as even as GD, J=3", crossing, _DIFFERENCE, **given)]
+    given = {"what": "boundary"} | _feature_inputs(_SILENT, 3, _LOGIT)
+    return [exact("sigma_init where SAM is as even as GD, J=3", crossing, _INTEGRAL, **given)]
 
 
 def _real_growth(plan: Plan) -> list[Quantity]:
     """(B6) with noise, over drawn filters and data; then with the network's own logits and h."""
     config = DataConfig(n_examples=5, dim=7, alpha=0.8, beta_slow=0.5, sigma_noise=0.1)
-    draws, filters = plan.size(4000), 20
-    g = plan.generator(48)
+    draws, filters = plan.size(2_500), 20
+    g = plan.generator("real")
     data, W = sample(config, g, (draws,)), init(filters, config.dim, 1.0, g, (draws,))
     out = []
-    for own, relation, logit in ((False, "=", _LOGIT), (True, ">", None)):
+    for own, relation, logit in ((False, "=", _LOGIT), (True, ">", 0.5)):
 
-        def change(sigma: float, own: bool = own, logit: float | None = logit) -> Tensor:
+        def change(sigma: float, own: bool = own, logit: float = logit) -> Tensor:
             """Of the fast feature's growth less the slow one's, each per its mean."""
-            ascent = Ascent.of(sigma * W, data, _on_features(W), plan.broken, logit)
+            ascent = Ascent.of(sigma * W, data, _on_features(W), False, logit, not own)
             share = ascent.moving / ascent.start.mean(0)
-            gap = share[:, FAST] - share[:, SLOW]
-            return gap / norm(gradient(sigma * W, data, logit)).flatten() if own else gap
+            gap = (share[:, FAST] - share[:, SLOW]) / sigma
+            return gap / norm(gradient(sigma * W, data)).flatten() if own else gap
 
-        label = f"sigma_init where SAM is as even as GD, {_SENSE[own]}, J={filters}, noise"
-        given = {"config": config, "filters": filters, "logit": logit or 0.5, "what": "boundary"}
+        step = "SAM's own h" if own else "h given"
+        label = f"sigma_init where SAM is as even as GD, {step}, J={filters}, noise"
+        given = {"what": "boundary"} | _feature_inputs(config, filters, logit)
         out.append(quantity(label, _crossing(change, 0.03, 1.0), relation, **given))
     return out
 
 
+def _feature_inputs(config: DataConfig, filters: int, logit: float) -> dict[str, Any]:
+    """What `theory predict sam-feature-boundary` is given."""
+    given = {"filters": filters, "logit": logit, "alpha": config.alpha}
+    return {"inputs": given | {"beta_fast": config.beta_fast, "beta_slow": config.beta_slow}}
+
+
 def _predict_feature_boundary(given: Mapping[str, Any]) -> float:
     if given["what"] == "boundary":
-        return boundary.feature_sigma_boundary(
-            given["config"], given["filters"], given.get("logit", _LOGIT)
-        )
+        printed = CLAIMS["sam-feature-boundary"].predict(**given["inputs"])
+        return printed["sigma_init_boundary"]
     parts = boundary.feature_slope(given["config"], given["fast"], given["slow"], _LOGIT)
     return float(parts[0] if given["what"] == "evening" else parts[1])
 
@@ -505,20 +723,27 @@ def _predict_feature_boundary(given: Mapping[str, Any]) -> float:
 CHECKS = (
     Check(
         "moving-logits",
-        "logits move along the ascent (control: they are frozen)",
-        _measure_slope,
+        "logits are the network's (control: they are equal and frozen)",
+        combine(_measure_logits, _measure_integrated, _measure_framed, _measure_drawn),
         _predict_slope,
     ),
     Check(
         "sam-noise-boundary",
-        "logits move along the ascent (control: they are frozen, and damping always wins)",
-        _measure_noise_boundary,
+        "logits are the network's (control: they are equal, and frozen where they should move)",
+        combine(
+            _measure_noise_slope,
+            _measure_losses,
+            _measure_spread,
+            unbroken(_measure_margins),
+            unbroken(_measure_shift),
+            unbroken(_measure_own_step),
+        ),
         _predict_noise_boundary,
     ),
     Check(
         "sam-feature-boundary",
         "logits move along the ascent (control: they are frozen, and SAM is always more even)",
-        _measure_feature_boundary,
+        combine(_growth, unbroken(_uneven), unbroken(_real_growth)),
         _predict_feature_boundary,
     ),
 )

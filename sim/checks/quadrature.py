@@ -46,9 +46,25 @@ def length(dim: int, n: int) -> Rule:
     return gauss(lambda p: 2 ** (p / 2) * gamma((p + dim) / 2) / gamma(dim / 2), n)
 
 
+def square(dim: int, n: int) -> Rule:
+    """The same to degree 4n − 2 where only even powers of the length matter: in its square."""
+    rule = gauss(lambda p: 2**p * gamma(p + dim / 2) / gamma(dim / 2), n)
+    return Rule(np.sqrt(rule.nodes), rule.weights)
+
+
 def height(dim: int, n: int) -> Rule:
     """For |first coordinate| of a random unit vector in `dim` dimensions: degree 2n − 1 in it."""
     return gauss(lambda p: beta((p + 1) / 2, (dim - 1) / 2) / beta(1 / 2, (dim - 1) / 2), n)
+
+
+def tilt(dim: int, n: int) -> Rule:
+    """For a coordinate of a random unit vector in `dim` dimensions: degree 2n − 1."""
+    whole = height(dim, 2 * n)  # whose even moments are the coordinate's; its odd ones are 0
+
+    def moment(p: np.ndarray) -> np.ndarray:
+        return np.where(p % 2, 0.0, np.tensordot(whole.weights, whole.nodes[:, None, None] ** p, 1))
+
+    return gauss(moment, n)
 
 
 def gauss(moment: Callable[[np.ndarray], np.ndarray], n: int) -> Rule:
