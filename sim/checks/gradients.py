@@ -13,7 +13,7 @@ from sim.data import FAST, SLOW, Dataset, upsample
 from sim.measure import Estimate, noise_projections, squared_norms
 from sim.network import CUBE, Activation, coefficients, gradient, preactivations
 
-LOGIT = 0.5
+LOGIT = 0.4
 """Frozen logits of all gradients here."""
 
 Batch = tuple[int, bool]

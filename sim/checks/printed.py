@@ -19,7 +19,7 @@ from scipy.special import roots_genlaguerre
 from torch import Tensor
 
 from sim.checks.base import ROUNDING, Check, Plan, Quantity, combine, exact, unbroken
-from sim.checks.gradients import equalising_k, mean_over_batches, named, pair_shares
+from sim.checks.gradients import LOGIT, equalising_k, mean_over_batches, named, pair_shares
 from sim.checks.quadrature import Rule, normal, planted, signed
 from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
 from sim.measure import noise_alignment, noise_projections
@@ -281,7 +281,7 @@ def _race(plan: Plan) -> list[Quantity]:
     return [exact(label, rates[0] / rates[1], what="memorisation", **given)]
 
 
-_LINE = DataConfig(3, 3, alpha=2 / 3, sigma_noise=0.4)
+_LINE = DataConfig(3, 3, alpha=2 / 3, beta_fast=1.1, sigma_noise=0.4)
 
 
 def _on_a_line(plan: Plan, k: int, factor: float) -> tuple[float, float]:
@@ -356,7 +356,7 @@ def family(plan: Plan) -> list[Quantity]:
             "noise_weight": own / base * made.n / one.n,
             "noise_over_upsampled": own / up,
         }
-        given = {"alpha": 2 / 3, "beta_fast": 1.0, "beta_slow": 0.3, "k": k, "fidelity": c}
+        given = {"alpha": 2 / 3, "beta_fast": 1.1, "beta_slow": 0.3, "k": k, "fidelity": c}
         given |= {"kept_noise": tau, "amplitude": amplitude}
         out += _printed("family", measured, f"k={k}", **given)
     return out
@@ -420,6 +420,34 @@ def orthogonal_family(plan: Plan) -> list[Quantity]:
         given = {"alpha": alpha, "k": k, "kept_noise": tau, "amplitude": amplitude}
         given |= {"dim_noise": 3, "orthogonal": True}
         out += _printed("family", measured, f"k={k}, orthogonal noise", **given)
+        # (F3) whole, from what one patch alone aligns
+        counted = config.n_fast + config.n_slow * own
+        mean = sums[1] * counted / (config.n_fast + k * config.n_slow) ** 2
+        given = {"world": replace(config, noise="orthogonal"), "w_norm": float(W[:, 2:].norm())}
+        given |= {"member": Family(k, 1.0, tau, amplitude), "what": "alignment"}
+        label = f"NoiseAlign, k={k}, orthogonal noise, integrated"
+        out.append(exact(label, mean / _LOGIT * LOGIT, **given))
+    return out
+
+
+def best_whole(plan: Plan) -> list[Quantity]:
+    """(F10), (F11) from rates of growth at every whole k, for k* that are none."""
+    out = []
+    for k_star, fidelity in ((3.4, 1.0), (3.9, 1.0), (2.5, 0.97)):
+        beta_slow = 1.1 * (0.6 / 0.4 / k_star) ** (1 / 3)
+        config = DataConfig(5, 4, alpha=0.6, beta_fast=1.1, beta_slow=beta_slow, sigma_noise=0.1)
+        g = plan.generator("whole")
+        data = sample(config, g)
+        W = torch.zeros(1, config.dim, dtype=torch.float64)
+        W[:, :2] = 0.5
+        alone = gradient(W, data, _LOGIT)[0, FAST]
+        arms = [generate(data, k, g, fidelity=fidelity) for k in range(1, 9)]
+        slowest = [gradient(W, arm, _LOGIT)[0, :2].abs().min() for arm in arms]
+        times = [float(alone.abs() / growth) for growth in slowest]
+        measured = {"best_whole_k": times.index(min(times)) + 1, "time": times[2]}
+        given = {"n_examples": 5, "dim": 4, "alpha": 0.6, "beta_fast": 1.1, "sigma_noise": 0.1}
+        given |= {"beta_slow": beta_slow, "fidelity": fidelity, "k": 3}
+        out += _printed("best-k", measured, f"k*={k_star:g} c={fidelity:g}", **given)
     return out
 
 
@@ -739,6 +767,7 @@ _MEASURED = {
     "noise-alignment": alignments,
     "noise-tolerance": tolerances,
     "family": combine(family, orthogonal_family),
+    "best-k": best_whole,
     "family-variance": combine(family_variances, orthogonal_variances),
     "gradient-variance": gradient_variances,
     "more-patches": more_patches,
