@@ -28,20 +28,12 @@ def stationarity_bound(
     isotropic quadratics at lr = 1/L_s, so neither constant can be improved. Raises ParameterError
     for a larger lr, and for an L_T above what any such run can end at, where it would be negative.
     """
-    check_rate(lr, smoothness)
-    bound = 2 * (loss_initial - loss_final) / (lr * steps) + lr * smoothness * variance
-    _check_end(bound, loss_final, lr, steps)
-    return bound
+    return reused_data_bound(loss_initial, loss_final, lr, smoothness, 0.0, variance, steps)
 
 
 def check_rate(lr: float, smoothness: float) -> None:
     """Raise ParameterError for a learning rate above 1/L_s."""
     require(lr * smoothness <= 1, "lr", lr, f"at most 1/smoothness = {1 / smoothness:.6g}")
-
-
-def _check_end(bound: float, loss_final: float, lr: float, steps: int) -> None:
-    allowed = f"at most {loss_final + bound * lr * steps / 2:.6g}: no such run ends higher"
-    require(bound >= 0, "loss_final", loss_final, allowed)
 
 
 def error_without_slow_feature(alpha: float) -> float:
@@ -135,7 +127,8 @@ def reused_data_bound(
     check_rate(lr, smoothness)
     gap = 2 * (loss_initial - loss_final) / (lr * steps)
     bound = gap + bias + lr * smoothness * batch_variance
-    _check_end(bound, loss_final, lr, steps)
+    highest = f"{loss_final + bound * lr * steps / 2:.6g}"
+    require(bound >= 0, "loss_final", loss_final, f"at most {highest}: no such run ends higher")
     return bound
 
 

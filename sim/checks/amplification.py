@@ -18,7 +18,7 @@ from sim.checks.base import (
     quantity,
     ratio,
 )
-from sim.checks.gradients import alignment_excess, equal_alignment, positive_part
+from sim.checks.gradients import LOGIT, alignment_excess, equal_alignment, positive_part
 from sim.checks.printed import predicted
 from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
 from sim.engine import prepare
@@ -27,7 +27,7 @@ from sim.network import gradient, init
 from sim.optim import Space, step
 from theory import amplification
 
-_LOGIT = 0.5
+_LOGIT = LOGIT
 
 
 # --- Equations (13), (14): features --------------------------------------------------------------
