@@ -56,12 +56,12 @@ def starting_from(settings: Settings, command: Callable[..., Any]) -> Callable[.
 
 
 def start(arguments: Sequence[str]) -> Settings:
-    """The settings that a command line starts from, by its preset, data set and arm."""
+    """The settings that a command line starts from, by its preset, data set, arm and generator."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for flag in ("--preset", "--dataset", "--arm"):
+    for flag in ("--preset", "--dataset", "--arm", "--generator"):
         parser.add_argument(flag, nargs="?")
     known, _ = parser.parse_known_args(arguments)
-    return presets.base(known.preset, known.dataset, known.arm)
+    return presets.base(known.preset, known.dataset, known.arm, known.generator)
 
 
 def select(
@@ -134,7 +134,7 @@ def generate(
     For example: python -m empirical generate --arm tada --k 2 --strength .7 --out runs/tada
 
     or with any image-to-image pipeline of diffusers: python -m empirical generate --preset
-    cifar10-resnet18 --generator hub:stabilityai/sd-turbo --no-trajectory --out runs/hub
+    cifar10-resnet18 --generator hub:stabilityai/sd-turbo --out runs/hub
     """
     from empirical import ranks
     from empirical.run import generate
@@ -181,8 +181,11 @@ def run(
     if dry_run:
         from empirical.plan import plan, tables
 
-        for table in tables(plan(settings, out)):
+        found = plan(settings, out, machine)
+        for table in tables(found):
             console.print(table)
+        for line in found["generator"]:
+            console.print(line, markup=False)
         return
     from empirical import ranks
     from empirical.run import run

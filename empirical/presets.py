@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from empirical.settings import Settings
-from theory.parameters import require
+from theory.parameters import near, require
 
 UPSAMPLE_K = 2
 """The paper's k for upsampling; more hurts."""
@@ -83,16 +83,22 @@ _OF_DATASET = {
 }
 
 
-def base(name: str | None, dataset: str | None, arm: str | None = None) -> Settings:
+def base(
+    name: str | None, dataset: str | None, arm: str | None = None, generator: str | None = None
+) -> Settings:
     """The settings that a command line starts from: a preset, or the one of its data set.
 
-    A folder of images starts from CIFAR-10's recipe. upsample has a k of its own.
-    Raises ParameterError for a preset that does not exist.
+    A folder of images starts from CIFAR-10's recipe. upsample has a k of its own, and a hub
+    pipeline its own steps and guidance. Raises ParameterError for a preset that does not exist.
     """
     if name is None:
         name = _OF_DATASET.get(dataset or "digits", "cifar10-resnet18")
-    require(name in PRESETS, "preset", name, f"one of {', '.join(PRESETS)}")
+    allowed = f"one of {', '.join(PRESETS)}{near(name, PRESETS)}"
+    require(name in PRESETS, "preset", name, allowed)
     found = PRESETS[name]
     if dataset is not None and dataset.startswith("folder:"):
         found = replace(found, dataset=dataset)
+    if generator is not None and generator.startswith("hub:"):
+        own = {"denoising_steps": None, "guidance": None}
+        found = replace(found, generator=generator, fixed_steps=False, trajectory=False, **own)
     return replace(found, k=min(found.k, UPSAMPLE_K)) if arm == "upsample" else found

@@ -87,10 +87,15 @@ class Workplace:
 
 
 @contextmanager
-def _opened(settings: Settings, out: Path, machine: Machine) -> Iterator[Workplace]:
-    """The folder, ours alone until the block ends; a finished one is only read."""
+def _opened(
+    settings: Settings, out: Path, machine: Machine, generates: bool = True
+) -> Iterator[Workplace]:
+    """The folder, ours alone until the block ends; a finished one is only read.
+
+    generates: whether synthetic images may have to be made in the block.
+    """
     ranks.start(machine.cpu)
-    place = ranks.all_do(lambda: _checked(settings, out, machine))
+    place = ranks.all_do(lambda: _checked(settings, out, machine, generates))
 
     def check_folder() -> None:
         if not (out / "result.json").exists():
@@ -123,7 +128,7 @@ def free_if_diverged(out: Path, *stages: str) -> Iterator[None]:
         raise
 
 
-def _checked(settings: Settings, out: Path, machine: Machine) -> Workplace:
+def _checked(settings: Settings, out: Path, machine: Machine, generates: bool) -> Workplace:
     """What does not exist, or does not fit, is named before anything is written."""
     data = open_set(settings, machine.data, machine.download)
     split = cut(data, settings)
@@ -144,6 +149,10 @@ def _checked(settings: Settings, out: Path, machine: Machine) -> Workplace:
     memory.check_run(settings, sizes, machine)
     with accelerated(final_recipe(settings, size), machine.cpu, machine.trackers, out):
         pass  # what this machine cannot do is said now
+    if generates and settings.arm in SYNTHETIC_ARMS and not (out / "selection.json").exists():
+        synthesis.check_installed(settings)
+        shape = (data.channels, data.side, len(data.classes))
+        synthesis.try_named(settings, *shape, machine)
     return Workplace(settings, out, data, split, machine)
 
 
@@ -223,18 +232,9 @@ def _synthetic(place: Workplace, pairs: list[Pair], repair: bool = False) -> dic
     return made
 
 
-def _check_generator(place: Workplace) -> None:
-    """What a generator of somebody else cannot do is said before the early network is trained."""
-    settings, data = place.settings, place.data
-    synthesis.check_installed(settings)
-    if settings.arm in SYNTHETIC_ARMS and not (place.out / "selection.json").exists():
-        shape = (data.channels, data.side, len(data.classes))
-        synthesis.try_named(settings, *shape, place.machine)
-
-
 def select(settings: Settings, out: Path, machine: Machine = HERE) -> algorithm.Slow:
     """Steps 1 and 2 into `out`: the slow examples."""
-    with _opened(settings, Path(out), machine) as place:
+    with _opened(settings, Path(out), machine, generates=False) as place:
         return _selected(place)
 
 
@@ -246,7 +246,6 @@ def generate(
     repair: damaged files of the store are made again, and not only named.
     """
     with _opened(settings, Path(out), machine) as place:
-        ranks.all_do(lambda: _check_generator(place))
         pairs = algorithm.arm_pairs(place.split, settings, _selected(place).train, settings.seed)
         return _synthetic(place, arms.synthetic(pairs), repair)
 
@@ -301,7 +300,6 @@ def _run(place: Workplace) -> dict[str, Any]:
         if ranks.is_first():
             say(f"{path}: finished before, used again")
         return result
-    ranks.all_do(lambda: _check_generator(place))
     slow = _selected(place)
     pairs = algorithm.arm_pairs(place.split, settings, slow.train, settings.seed)
     synthetic = _synthetic(place, arms.synthetic(pairs))

@@ -219,6 +219,7 @@ class Settings:
 
     def _check_generator(self) -> None:
         kind, _, model = self.generator.partition(":")
+        hub = kind == "hub"
         known = self.generator in GENERATORS or (kind in ("pixel", "hub") and model != "")
         allowed = f"{', '.join(GENERATORS)}, pixel:MODEL or hub:MODEL"
         require(known, "generator", self.generator, allowed)
@@ -243,8 +244,8 @@ class Settings:
         named += [("strengths", value) for value in self.strengths or ()]
         for name, value in named:
             check_strength(value, name)
-            # another one leaves no image without a step; a pipeline says itself what it does
-            if value in self.arm_strengths and self.denoising_steps is not None:
+            # another one leaves no image without a step; a hub pipeline says itself what it does
+            if value in self.arm_strengths and self.denoising_steps is not None and not hub:
                 grid(self.denoising_steps, self.fixed_steps, value, name=name)
 
     @property

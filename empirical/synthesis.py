@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from huggingface_hub import try_to_load_from_cache
 from torch import Tensor
 
 from empirical import ranks
@@ -15,10 +18,10 @@ from empirical.arms import Pair
 from empirical.data import Split, for_generator
 from empirical.datasets.base import Images, ImageSet, fingerprint
 from empirical.datasets.planted import PlantedSet
-from empirical.generation.base import Backend, HasSample, Originals, prompts
+from empirical.generation.base import Backend, HasSample, Originals, one_line, prompts
 from empirical.generation.from_noise import FromNoise
 from empirical.generation.glide import GlideSettings, glide_package, load_glide
-from empirical.generation.hub import DTYPES, HubSettings, load_hub
+from empirical.generation.hub import DTYPES, Hub, HubSettings, load_hub
 from empirical.generation.ideal import Curve, ideal
 from empirical.generation.pixel import load_pixel
 from empirical.generation.recipe import Recipe
@@ -31,8 +34,9 @@ from empirical.settings import SYNTHETIC_ARMS, Settings
 from empirical.storage.request import Request, Wanted
 from empirical.storage.sharing import told_by_first
 from empirical.storage.store import make_store, missing, read_store
+from empirical.training import one_thread
 from sim.progress import progress
-from theory.parameters import ParameterError, require
+from theory.parameters import ParameterError, near, require
 
 CURVES = {
     "ideal": Curve((0.001, 1.0), fidelity=(1, 1), kept_noise=(0.999, 0)),
@@ -73,12 +77,13 @@ def trained_here(
 ) -> Trained:
     """The generator `pixel`: trained into `folder`, gone on with, or found finished."""
     pixels, labels = generator_data(data.train, split, settings)
-    recipe = _recipe(settings, data.flips)
+    recipe = recipe_of(settings, data.flips)
     seed = settings.generator_seed
     return train_generator(pixels, labels, len(data.classes), recipe, seed, folder, name, device)
 
 
-def _recipe(settings: Settings, flips: bool) -> Recipe:
+def recipe_of(settings: Settings, flips: bool) -> Recipe:
+    """How the generator `pixel` of the settings is trained. Raises ParameterError."""
     return Recipe(
         steps=settings.generator_steps,
         widths=settings.generator_widths,
@@ -122,7 +127,7 @@ def check_settings(settings: Settings) -> None:
     if kind == "pixel":
         _sampling(settings)
         if not model:
-            _recipe(settings, flips=False)
+            recipe_of(settings, flips=False)
     elif kind == "hub":
         _hub(settings, model, Machine())
     elif kind == "glide":
@@ -140,8 +145,68 @@ def check_installed(settings: Settings) -> None:
     # names on the hub are OWNER/NAME
     local = path.is_absolute() or model[:1] in (".", "~") or model.count("/") > 1
     if kind in ("pixel", "hub") and (local or (path.parent != Path() and path.parent.is_dir())):
-        allowed = f"{kind}: and the folder of a model; there is no {path}"
+        around = [] if not path.parent.is_dir() else [p.name for p in path.parent.iterdir()]
+        allowed = f"{kind}: and the folder of a model; there is no {path}{near(path.name, around)}"
         require(path.is_dir(), "generator", settings.generator, allowed)
+
+
+def is_named(settings: Settings) -> bool:
+    """Whether the generator is a model of somebody else, not one that is made here."""
+    return settings.generator.startswith(("hub:", "pixel:", "glide"))
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a generator of somebody else did with one image.
+
+    steps: denoising steps at each strength of the arm; lines: these and what was chosen for it, in
+    words, with the reasons.
+    """
+
+    steps: dict[float, int]
+    lines: tuple[str, ...]
+
+
+def try_named(
+    settings: Settings, channels: int, side: int, n_classes: int, machine: Machine
+) -> Tried | None:
+    """Load a generator of somebody else, and make one image with it at every strength of the arm.
+
+    channels, side, n_classes: of the data set. None for a generator that is made here, and where
+    nothing may be downloaded and the model is not on this machine.
+
+    Raises:
+        ParameterError: it does not fit, does not work, or does not find back to images.
+    """
+    if not is_named(settings) or not (machine.download or _is_here(settings, machine)):
+        return None
+    classes = [f"class {number}" for number in range(n_classes)]
+    made = _named(settings, machine, classes, channels, side)
+    backend, first = _from_noise(settings, made), torch.zeros(1, dtype=torch.int64)
+    grey = Originals(torch.full((1, channels, side, side), 128, dtype=torch.uint8), first, first)
+    steps = {}
+    for strength in dict.fromkeys(settings.arm_strengths):
+        steps[strength] = backend.denoising_steps(strength)
+        with one_thread():
+            backend.generate(grey, strength, [torch.Generator()])
+    lines = [f"at strength {strength:g}: {n} denoising steps" for strength, n in steps.items()]
+    chosen = made.chosen if isinstance(made, Hub) else ()
+    return Tried(steps, tuple(f"{settings.generator}: {line}" for line in (*lines, *chosen)))
+
+
+def _is_here(settings: Settings, machine: Machine) -> bool:
+    """Whether a named generator can be read without a download."""
+    kind, _, model = settings.generator.partition(":")
+    if kind == "glide":
+        there = importlib.util.find_spec("glide_text2im") is not None
+        return there and (machine.data / "glide" / "base.pt").is_file()
+    if Path(model).expanduser().is_dir():
+        return True
+    try:
+        return isinstance(try_to_load_from_cache(model, "model_index.json"), str)
+    except ValueError as error:
+        allowed = f"{kind}: and a folder or OWNER/NAME ({one_line(error)})"
+        raise ParameterError("generator", settings.generator, allowed) from error
 
 
 def load_backend(
@@ -158,7 +223,17 @@ def load_backend(
 
 
 def _load(data: ImageSet, settings: Settings, folder: Path, machine: Machine) -> Backend:
-    made = _with_originals(data, settings, folder, machine)
+    kind, _, model = settings.generator.partition(":")
+    if kind == "ideal":
+        assert isinstance(data, PlantedSet)  # Settings saw to it
+        return _from_noise(settings, ideal(data, CURVES[settings.generator]))
+    here = None if kind != "pixel" or model else folder
+    made = _named(settings, machine, data.classes, data.channels, data.side, here)
+    return _from_noise(settings, made)
+
+
+def _from_noise(settings: Settings, made: Backend) -> Backend:
+    """The generator, or what it makes of noise alone where the settings want that."""
     if not settings.from_noise:
         return made
     allowed = f"off: {made.name} has nothing but images to start from"
@@ -167,20 +242,25 @@ def _load(data: ImageSet, settings: Settings, folder: Path, machine: Machine) ->
     return FromNoise(made)
 
 
-def _with_originals(data: ImageSet, settings: Settings, folder: Path, machine: Machine) -> Backend:
+def _named(
+    settings: Settings,
+    machine: Machine,
+    classes: Sequence[str],
+    channels: int,
+    side: int,
+    folder: Path | None = None,
+) -> Backend:
+    """A generator of somebody else, or the one trained in `folder`, for such images."""
     kind, _, model = settings.generator.partition(":")
-    if kind == "ideal":
-        assert isinstance(data, PlantedSet)  # Settings saw to it
-        return ideal(data, CURVES[settings.generator])
     if kind == "hub":
-        return load_hub(data.classes, _hub(settings, model, machine))
+        return load_hub(classes, _hub(settings, model, machine))
     if kind == "glide":
-        return load_glide(data.classes, machine.data / "glide", _glide(settings, machine.device))
+        return load_glide(classes, machine.data / "glide", _glide(settings, machine.device))
     return load_pixel(
-        model or folder,
-        data.channels,
-        data.side,
-        len(data.classes),
+        folder or model,
+        channels,
+        side,
+        len(classes),
         _sampling(settings),
         local_files_only=not machine.download,
         device=machine.device,
@@ -188,12 +268,21 @@ def _with_originals(data: ImageSet, settings: Settings, folder: Path, machine: M
     )
 
 
+def _said(settings: Settings) -> tuple[int, float]:
+    """Denoising steps and guidance, which only a hub pipeline may be left to choose."""
+    steps, guidance = settings.denoising_steps, settings.guidance
+    assert steps is not None
+    assert guidance is not None
+    return steps, guidance
+
+
 def _sampling(settings: Settings) -> Sampling:
+    steps, guidance = _said(settings)
     return Sampling(
         scheduler=settings.sampler or "ddim",
-        steps=settings.denoising_steps,
+        steps=steps,
         fixed_steps=settings.fixed_steps,
-        guidance=settings.guidance,
+        guidance=guidance,
     )
 
 
@@ -214,7 +303,8 @@ def _hub(settings: Settings, model: str, machine: Machine) -> HubSettings:
 
 def _glide(settings: Settings, device: str) -> GlideSettings:
     require(settings.sampler is None, "sampler", settings.sampler, "None: GLIDE has its own")
-    return GlideSettings(settings.prompt, settings.guidance, settings.denoising_steps, device)
+    steps, guidance = _said(settings)
+    return GlideSettings(settings.prompt, guidance, steps, device)
 
 
 def variants(settings: Settings, pairs: Iterable[Pair]) -> Variants:

@@ -78,7 +78,6 @@ def one_line(result: tuple[int, str, str], *parts: str) -> None:
         ("--generator", "ideal", "generator = ideal: must be another for digits: only planted"),
         ("--generator", "gan", "generator = gan: must be pixel, glide, ideal"),
         ("--generator", "hub:", "generator = hub:: must be pixel, glide, ideal"),
-        ("--generator", "hub:x/y", "fixed_steps = True: must be off (--no-fixed-steps) for hub"),
         ("--generator-dtype", "int8", "generator_dtype = int8: must be float32 or"),
         ("--generator-widths", "12", "widths = (12,): must be multiples of 8"),
         ("--generation-batch", "0", "generation_batch = 0: must be at least 1"),
@@ -123,6 +122,15 @@ def test_settings(
         (["compare", "--n-train", "500"], "n_train = 500: must be between 100 and 300 for digits"),
         (["tune", "--splits", "4"], "splits = 4: must be at most 3 with first_split = 8"),
         (["tune", "--dataset", "mnist"], "dataset = mnist: must be digits"),
+        (
+            ["run", "--generator", "hub:x/y", "--fixed-steps"],
+            "fixed_steps = True: must be off (--no-fixed-steps) for hub",
+        ),
+        (["run", "--guidance", "None"], "guidance = None: must be a number above 0"),
+        (
+            ["run", "--denoising-steps", "None"],
+            "denoising_steps = None: must be a whole number of at least 1",
+        ),
         (["tune", "--jobs", "0"], "jobs = 0: must be a whole number of at least 1"),
     ],
 )

@@ -137,7 +137,9 @@ def columns(folder: Path) -> dict[str, list[Any]]:
 def one_line(result: tuple[int, str, str], *named: object) -> None:
     """Exit code 2, nothing on stdout, and one line that says it all (after progress)."""
     code, said, err = result
-    lines = [line for line in err.splitlines() if " in 0." not in line and " of " not in line[:40]]
+    progress = (" in 0.", "is at chance")
+    lines = [line for line in err.splitlines() if not any(part in line for part in progress)]
+    lines = [line for line in lines if " of " not in line[:40]]
     assert (code, said, len(lines)) == (2, "", 1), err
     assert lines[0].startswith("error: ")
     assert "Traceback" not in err
