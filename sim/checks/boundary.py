@@ -19,6 +19,7 @@ from scipy.optimize import root_scalar
 from torch import Tensor
 
 from sim.checks.base import Check, Plan, Quantity, combine, exact, quantity, ratio, unbroken
+from sim.checks.printed import as_printed
 from sim.checks.quadrature import Rule, height, length, normal, signed, square, tilt
 from sim.data import FAST, SLOW, DataConfig, Dataset, sample
 from sim.engine import Point
@@ -298,6 +299,24 @@ def _with_each_feature(data: Dataset, weight: Tensor) -> tuple[Dataset, Tensor]:
         turns.append(x)
     y = data.y.repeat(data.n, 1)
     return replace(data, x=torch.cat(turns), y=y), weight.repeat(data.n) / data.n
+
+
+def _measure_alike(plan: Plan) -> list[Quantity]:
+    """As `theory predict moving-logits` has it: filters at right angles, alike in all else."""
+    out = []
+    for config, nodes in ((_TINY, _first_patch(_TINY, 6)), (_FRAMED, _first_frame(_FRAMED))):
+        W = torch.zeros(2, config.dim, dtype=torch.float64)
+        W[:, :2] = 0.7
+        W[0, 2] = W[1, 3] = 0.6
+        data, weight = nodes
+        mean = Ascent.of(W, data, _on_first(W, data), plan.broken).mean(weight)
+        rise, damping = mean.rise / mean.start, mean.damping / mean.start
+        measured = {"rise": rise, "damping": damping, "slope": rise - damping}
+        given = _inputs(config)["inputs"] | {"w_norm": 0.6, "projection": 0.7}
+        del given["sigma_init"]
+        note = f"{config.noise} noise P={config.n_patches}"
+        out += as_printed("moving-logits", measured, note, _INTEGRAL, **given)
+    return out
 
 
 def _measure_drawn(plan: Plan) -> list[Quantity]:
@@ -724,7 +743,9 @@ CHECKS = (
     Check(
         "moving-logits",
         "logits are the network's (control: they are equal and frozen)",
-        combine(_measure_logits, _measure_integrated, _measure_framed, _measure_drawn),
+        combine(
+            _measure_logits, _measure_integrated, _measure_framed, _measure_alike, _measure_drawn
+        ),
         _predict_slope,
     ),
     Check(

@@ -52,7 +52,7 @@ def or_printed(own: _Predict) -> _Predict:
     return predict
 
 
-def _printed(
+def as_printed(
     claim: str, measured: Mapping[str, Any], note: str, rounding: float = ROUNDING, **inputs: Any
 ) -> list[Quantity]:
     """A quantity for each key that the claim prints for these inputs."""
@@ -126,7 +126,7 @@ def moments(plan: Plan) -> list[Quantity]:
         }
         given = {"sigma_noise": 0.8, "dim_noise": dim, "w_norm": float(w.norm())}
         given |= {"kept_noise": tau, "amplitude": amplitude}
-        out += _printed("gaussian-moments", measured, f"d'={dim}", **given)
+        out += as_printed("gaussian-moments", measured, f"d'={dim}", **given)
     # of one patch in three dimensions, in units of sigma: E[z² R³], (M2)
     data, weight = planted(sample(config, plan.generator("one")).take(torch.tensor([0])), normal(5))
     z = data.x[:, 0, 1, 2:] / config.sigma_noise
@@ -149,7 +149,7 @@ def sam_features(plan: Plan) -> list[Quantity]:
         measured = {"kappa": (1 - factor.sqrt()) / W[0, v], "factor": factor}
         given = {"rho": rho, "beta": beta, "mean_logit": share * _LOGIT}
         given |= {"gradient_norm": float(norm(plain)), "projection": 0.4}
-        out += _printed("sam-feature-factor", measured, f"v_{name}", **given)
+        out += as_printed("sam-feature-factor", measured, f"v_{name}", **given)
     return out
 
 
@@ -165,7 +165,7 @@ def sam_noise(plan: Plan) -> list[Quantity]:
     measured = {"lambda": (1 - factor.sqrt()) / (projection * squared), "factor": factor}
     given = {"rho": rho, "logit": _LOGIT, "n_examples": 3, "gradient_norm": float(norm(plain))}
     given |= {"projection": projection, "squared_norm": squared}
-    return _printed("sam-noise-damping", measured, "n=3", **given)
+    return as_printed("sam-noise-damping", measured, "n=3", **given)
 
 
 def sam_damping(plan: Plan) -> list[Quantity]:
@@ -202,7 +202,7 @@ def sam_damping(plan: Plan) -> list[Quantity]:
     given = {"logit": _LOGIT, "sigma_noise": sigma, "w_norm": w_norm, "dim_noise": 3}
     given |= {"gradient_norm": 0.7, "rho": lam * n * 0.7 / (3 * _LOGIT), "n_examples": n}
     claim = "sam-noise-damping-gaussian"
-    out = _printed(claim, measured, f"n={n} d'=3", **given)
+    out = as_printed(claim, measured, f"n={n} d'=3", **given)
     # what two others add to a patch of the typical length and projection
     data, weight = planted(
         sample(replace(config, n_examples=3, dim=4), plan.generator("others")), normal(4), normal(4)
@@ -212,7 +212,7 @@ def sam_damping(plan: Plan) -> list[Quantity]:
     along = noise_projections(-gradient(W, data, _LOGIT), data)[:, 0, 0]
     deviation = (along.square() @ weight - (along @ weight) ** 2).sqrt()
     given |= {"n_examples": 3, "dim_noise": 2}
-    return out + _printed(claim, {"cross_term_deviation": deviation}, "n=3 d'=2", **given)
+    return out + as_printed(claim, {"cross_term_deviation": deviation}, "n=3 d'=2", **given)
 
 
 def sam_boundary(plan: Plan) -> list[Quantity]:
@@ -249,7 +249,7 @@ def sam_boundary(plan: Plan) -> list[Quantity]:
         "squared_norm": float(squared[0]),
     }
     measured = {"margin_drop": -h * margin, "sam_over_gd": 1 + h * aligned / base}
-    return _printed("sam-boundary", measured, "n=3", _DIFFERENCE, **given)
+    return as_printed("sam-boundary", measured, "n=3", _DIFFERENCE, **given)
 
 
 # --- Theorem 4.2 ---------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ def growth_ratio(plan: Plan) -> list[Quantity]:
     grad = gradient(W, upsample(data, k), _LOGIT)[0]
     given = {"alpha": 0.7, "beta_fast": 1.2, "beta_slow": 0.6, "k": k}
     measured = {"slow_over_fast": grad[SLOW] / grad[FAST]}
-    return _printed("amplification", measured, f"k={k}", **given) + _race(plan)
+    return as_printed("amplification", measured, f"k={k}", **given) + _race(plan)
 
 
 def _race(plan: Plan) -> list[Quantity]:
@@ -308,7 +308,7 @@ def alignments(plan: Plan) -> list[Quantity]:
             "tolerance": _equal_noise(plan, k),
         }
         given = {"alpha": 2 / 3, "k": k, "sigma_noise": 0.4, "sigma_synthetic": 0.4 * factor}
-        out += _printed("noise-alignment", measured, f"k={k}", **given)
+        out += as_printed("noise-alignment", measured, f"k={k}", **given)
         given |= {"n_examples": 3, "w_norm": 0.7, "dim_noise": 1, "logit": _LOGIT}
         for arm, value in (("upsampled", up), ("generated", made)):
             label = f"NoiseAlign, {arm}, k={k}, integrated"
@@ -329,7 +329,7 @@ def tolerances(plan: Plan) -> list[Quantity]:
     for k in (2, 3):
         r = _equal_noise(plan, k)
         measured = {"tolerance": r, "sigma_ratio": r**0.25}
-        out += _printed("noise-tolerance", measured, f"k={k}", k=k)
+        out += as_printed("noise-tolerance", measured, f"k={k}", k=k)
     return out
 
 
@@ -358,7 +358,7 @@ def family(plan: Plan) -> list[Quantity]:
         }
         given = {"alpha": 2 / 3, "beta_fast": 1.1, "beta_slow": 0.3, "k": k, "fidelity": c}
         given |= {"kept_noise": tau, "amplitude": amplitude}
-        out += _printed("family", measured, f"k={k}", **given)
+        out += as_printed("family", measured, f"k={k}", **given)
     return out
 
 
@@ -419,7 +419,7 @@ def orthogonal_family(plan: Plan) -> list[Quantity]:
         }
         given = {"alpha": alpha, "k": k, "kept_noise": tau, "amplitude": amplitude}
         given |= {"dim_noise": 3, "orthogonal": True}
-        out += _printed("family", measured, f"k={k}, orthogonal noise", **given)
+        out += as_printed("family", measured, f"k={k}, orthogonal noise", **given)
         # (F3) whole, from what one patch alone aligns
         counted = config.n_fast + config.n_slow * own
         mean = sums[1] * counted / (config.n_fast + k * config.n_slow) ** 2
@@ -447,7 +447,7 @@ def best_whole(plan: Plan) -> list[Quantity]:
         measured = {"best_whole_k": times.index(min(times)) + 1, "time": times[2]}
         given = {"n_examples": 5, "dim": 4, "alpha": 0.6, "beta_fast": 1.1, "sigma_noise": 0.1}
         given |= {"beta_slow": beta_slow, "fidelity": fidelity, "k": 3}
-        out += _printed("best-k", measured, f"k*={k_star:g} c={fidelity:g}", **given)
+        out += as_printed("best-k", measured, f"k*={k_star:g} c={fidelity:g}", **given)
     return out
 
 
@@ -514,7 +514,7 @@ def gradient_variances(plan: Plan) -> list[Quantity]:
         measured["ratio"] = measured["upsampled"] / measured["generated"]
         given = _world(config) | {"sigma_synthetic": 1.15 * _SIGMA, "k": k}
         given |= {"batch_size": batch_size, "replacement": replacement}
-        out += _printed("gradient-variance", measured, _note(config, k, given), **given)
+        out += as_printed("gradient-variance", measured, _note(config, k, given), **given)
     return out
 
 
@@ -547,7 +547,7 @@ def family_variances(plan: Plan) -> list[Quantity]:
             given |= {"amplitude": 1.2, "batch_size": batch_size, "replacement": replacement}
             given |= {"random_counts": random}
             note = _note(config, k, given) + ", random counts" * random
-            out += _printed("family-variance", measured, note, **given)
+            out += as_printed("family-variance", measured, note, **given)
     return out
 
 
@@ -576,7 +576,7 @@ def orthogonal_variances(plan: Plan) -> list[Quantity]:
         given = _world(config) | {"k": k, "fidelity": 0.8, "kept_noise": 0.6, "amplitude": 1.2}
         given |= {"batch_size": batch_size, "replacement": replacement, "orthogonal": True}
         note = _note(config, k, given) + ", orthogonal noise"
-        out += _printed("family-variance", measured, note, **given)
+        out += as_printed("family-variance", measured, note, **given)
     return out
 
 
@@ -601,7 +601,7 @@ def more_patches(plan: Plan) -> list[Quantity]:
         measured = {"noise": noise[0], "over_two_patches": noise[0] / noise[1]}
         given = {"n_patches": n_patches, "sigma_noise": _SIGMA, "logit": _LOGIT, "filters": 2}
         given |= {"dim": dim, "sigma_init": _SIGMA_INIT}
-        out += _printed("more-patches", measured, f"P={n_patches}", **given)
+        out += as_printed("more-patches", measured, f"P={n_patches}", **given)
     return out
 
 
@@ -632,7 +632,7 @@ def activations(plan: Plan) -> list[Quantity]:
             matched = torch.tensor([[0.5, 0.5, 0.0], [-0.5, -0.5, 0.0]], dtype=torch.float64)
             data = sample(config, plan.generator("growth"))
             measured["k_star"] = equalising_k(matched, data, activation)
-        out += _printed("activation", measured, named(activation), **given)
+        out += as_printed("activation", measured, named(activation), **given)
     return out
 
 
@@ -656,7 +656,7 @@ def classes(plan: Plan) -> list[Quantity]:
             given |= {"rectified": rectified}
             note = f"{named(activation)} at <w,v>={projection}"
             measured = {"growth": float(chance @ along) / unit}
-            out += _printed("class-imbalance", measured, note, **given)
+            out += as_printed("class-imbalance", measured, note, **given)
     return out
 
 
@@ -686,7 +686,7 @@ def isotropic(plan: Plan) -> list[Quantity]:
         given |= {"alpha": config.alpha, "sigma_noise": 0.5, "sigma_synthetic": 0.6}
         given |= {"w_norm": float(W.norm()), "projection": 0.8, "logit": _LOGIT}
         note = f"k={k} P={config.n_patches} |w|={float(W.norm()):g}"
-        out += _printed("isotropic-noise", measured, note, **given)
+        out += as_printed("isotropic-noise", measured, note, **given)
     return out
 
 
@@ -709,7 +709,7 @@ def bound(plan: Plan) -> list[Quantity]:
     given = {"loss_initial": losses[0], "loss_final": smoothness / 2 * float(W.square().sum())}
     given |= {"lr": lr, "smoothness": smoothness, "variance": variance, "steps": steps}
     measured = {"mean_squared_gradient_norm": (2 - lr * smoothness) * total}
-    return _printed("convergence", measured, f"quadratic, lr L_s={lr * smoothness:g}", **given)
+    return as_printed("convergence", measured, f"quadratic, lr L_s={lr * smoothness:g}", **given)
 
 
 def reused(plan: Plan) -> list[Quantity]:
@@ -738,7 +738,7 @@ def reused(plan: Plan) -> list[Quantity]:
         }
         given = {"n_examples": config.n_examples, "alpha": config.alpha, "k": k}
         given |= {"batch_size": batch_size, "noise": noise, "lr": share / 2, "smoothness": 2.0}
-        out += _printed("reused-data", measured, f"k={k} B={batch_size}", **given)
+        out += as_printed("reused-data", measured, f"k={k} B={batch_size}", **given)
     return out
 
 
@@ -752,7 +752,7 @@ def whole_run(plan: Plan) -> list[Quantity]:
     wrong = (data.y * output(W, data.x) < 0).double()
     fast, slow = (weight @ wrong).tolist()
     measured = {"upsampled": 0.7 * fast + 0.3 * slow}
-    return _printed("test-error", measured, "alpha=0.7", alpha=0.7)
+    return as_printed("test-error", measured, "alpha=0.7", alpha=0.7)
 
 
 # --- All together --------------------------------------------------------------------------------
@@ -782,7 +782,7 @@ _MEASURED = {
 
 def extended(check: Check) -> Check:
     """The check with what its claim prints measured besides."""
-    if check.name not in _MEASURED:
-        return check
-    more = unbroken(_MEASURED[check.name])
-    return replace(check, measure=combine(check.measure, more), predict=or_printed(check.predict))
+    measure = check.measure
+    if check.name in _MEASURED:
+        measure = combine(measure, unbroken(_MEASURED[check.name]))
+    return replace(check, measure=measure, predict=or_printed(check.predict))
