@@ -21,11 +21,13 @@ from empirical.data import Split, cut, load, n_splits, open_set, partition
 from empirical.files import open_folder
 from empirical.generation.base import Backend
 from empirical.machine import Machine
+from empirical.memory import check_seeds
 from empirical.parallel import run_all
 from empirical.settings import ARMS, SYNTHETIC_ARMS, Comparison, Settings
 from empirical.statistics import LEVEL, RULE, clustered, verdict
 from empirical.synthesis import load_backend, seen_by, stored_images, trained_here
 from empirical.versions import versions
+from sim.locks import one_writer
 from sim.pool import check_jobs
 from sim.progress import progress
 from theory.files import digest, read_json, write_json
@@ -150,6 +152,7 @@ def _make_generators(settings: Sequence[Settings], out: Path) -> None:
 def check(comparison: Comparison, jobs: int | None) -> None:
     """Raise ParameterError for counts that do not fit the data, or jobs that do not fit here."""
     check_jobs(jobs)
+    check_seeds("empirical compare", comparison.settings("pool"), comparison.seeds)
     images = load(comparison.dataset)
     partition(images, comparison.settings("pool"))
     most = n_splits(comparison.dataset, len(images.labels), comparison.n_train)
@@ -161,6 +164,7 @@ def check(comparison: Comparison, jobs: int | None) -> None:
     )
 
 
+@one_writer
 def compare(comparison: Comparison, out: Path, jobs: int = 2) -> dict[str, Any]:
     """Run what is missing of the comparison; returns what is in out/results.json.
 

@@ -18,6 +18,7 @@ from empirical.early import truth_by_epoch
 from empirical.machine import HERE, Machine
 from empirical.settings import Settings
 from empirical.versions import versions
+from sim.locks import one_writer
 from sim.style import BLUE, GREEN, GREY, ORANGE, RED, STYLE, canvas, line, write_figure
 from theory.files import write_json
 from theory.parameters import require
@@ -34,6 +35,7 @@ LEVEL = 0.95
 """The precision and recall that planted images are made for."""
 
 
+@one_writer
 def stability(
     settings: Settings,
     out: Path,

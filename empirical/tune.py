@@ -24,11 +24,13 @@ from empirical.data import load, n_splits, partition
 from empirical.files import open_folder
 from empirical.generation.base import Originals
 from empirical.generation.variants import generate
+from empirical.memory import check_seeds
 from empirical.parallel import run_all
 from empirical.settings import OPTIMIZERS, SYNTHETIC_ARMS, Settings, Tuning
 from empirical.synthesis import variants
 from empirical.versions import versions
 from sim.divergence import DivergenceError
+from sim.locks import one_writer
 from sim.pool import check_jobs
 from theory.files import digest, read_json, write_json
 from theory.parameters import require
@@ -86,6 +88,7 @@ def _file(out: Path, settings: Settings) -> Path:
     return out / "points" / f"{digest(settings.record())}.json"
 
 
+@one_writer
 def tune(tuning: Tuning, out: Path, jobs: int = 2) -> dict[str, Any]:
     """Run what is missing of the grids; returns what is in out/tune.json.
 
@@ -93,6 +96,7 @@ def tune(tuning: Tuning, out: Path, jobs: int = 2) -> dict[str, Any]:
         ParameterError: the splits do not fit the data, or `out` belongs to another tuning.
     """
     check_jobs(jobs)
+    check_seeds("empirical tune", tuning.settings(), tuning.seeds)
     out = Path(out)
     images = load(tuning.dataset)
     partition(images, tuning.settings(split=tuning.first_split))

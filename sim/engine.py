@@ -17,6 +17,7 @@ from torch.nn.functional import softplus
 
 from sim.data import Dataset, batch_index
 from sim.dense import Dense
+from sim.divergence import LOOK_EVERY, DivergenceError
 from sim.network import CUBE, Activation, Logits
 from sim.optim import Rate, Space, patch_weights, step
 from sim.progress import progress
@@ -106,12 +107,14 @@ class Run:
     """A finished run: where it ended, and what was recorded at which steps.
 
     history[name]: (len(steps), ...), what `record` returned before step steps[i] (the last
-    entry may be `steps` itself: after the last step).
+    entry may be `steps` itself: after the last step). diverged: for each run the first step (from
+    1) after which its filters were no longer finite, 0 for none: int64 (...), on the CPU.
     """
 
     end: Point
     steps: list[int]
     history: dict[str, Tensor]
+    diverged: Tensor
 
     @property
     def W(self) -> Tensor:  # noqa: N802
@@ -181,6 +184,7 @@ def train(
     checkpoint_every: int = 1000,
     show: str | None = None,
     compile: bool = False,
+    stop_diverged: bool = False,
 ) -> Run:
     """Run `steps` steps of W ← W − lr ∇L(W + ε) on what `prepare` has set up.
 
@@ -192,6 +196,8 @@ def train(
     exists; the result is the same to the byte. show: name of the progress bar, None for none.
     compile: fuse full-batch steps by torch.compile: 5 to 20 s once, for kernels that differ by
     rounding. Meant for a GPU; on CPUs it did not pay (`results/bench.json`).
+    stop_diverged: raise DivergenceError when every run has diverged, with the step at which the
+    last of them did; the checkpoint is removed.
     Raises ParameterError for lr ≤ 0, rho < 0, steps < 0, a batch larger than the data, or a
     checkpoint of another run, and OSError where the checkpoint cannot be written.
     """
@@ -209,13 +215,14 @@ def train(
     wanted = {t for t in (range(steps + 1) if record_at is None else record_at) if 0 <= t <= steps}
     history: dict[str, list[Tensor]] = {}
     first = 0
+    first_bad = torch.zeros(batch, dtype=torch.int64)
     saved = None
     if checkpoint is not None:
         check_writable(checkpoint)
         settings = [steps, logits, batch_size, replacement, sorted(wanted), compile, bool(record)]
         saved = _Checkpoint(checkpoint, _fingerprint(space, lr, rho, generator, settings))
         if checkpoint.exists():
-            first, state, history = saved.load(generator, state.device)
+            first, state, history, first_bad = saved.load(generator, state.device)
 
     def observe(t: int) -> None:
         if record is not None and t in wanted:
@@ -228,20 +235,42 @@ def train(
                 history.setdefault(name, []).append(value)
 
     full_step = torch.compile(step) if compile else step
+    sums: list[Tensor] = []  # of the filters after each step since the last look
+
+    def look(t: int) -> None:
+        nonlocal first_bad
+        if not sums:
+            return
+        bad = ~torch.stack(sums).isfinite().cpu()  # once a run is not finite, it stays so
+        at = t - len(sums) + 1 + bad.int().argmax(0)
+        first_bad = torch.where((first_bad == 0) & bad.any(0), at, first_bad)
+        sums.clear()
+        if stop_diverged and bool((first_bad > 0).all()):
+            if checkpoint is not None:
+                checkpoint.unlink(missing_ok=True)
+            which = f"all {first_bad.numel()} runs" if first_bad.numel() > 1 else "the run"
+            seen = "filters not finite"
+            raise DivergenceError(which, int(first_bad.max()), seen, f"lower --lr {_highest(lr):g}")
+
     with progress(show, steps, first) if show else nullcontext(_nothing) as advance:
         for t in range(first, steps):
             if saved is not None and t > first and t % checkpoint_every == 0:
-                saved.save(t, state, history, generator)
+                look(t)
+                saved.save(t, state, history, first_bad, generator)
             observe(t)
             if batch_size is None or generator is None:
                 state = full_step(space, state, lr, rho, logits)
             else:
                 index = batch_index(space.n_total, batch_size, generator, replacement, batch)
                 state = step(space.take(index.to(state.device)), state, lr, rho, logits)
+            sums.append(state.sum((-1, -2)))
+            if len(sums) == LOOK_EVERY:
+                look(t + 1)
             advance()
+    look(steps)
     observe(steps)
     stacked = {name: torch.stack(values) for name, values in history.items()}
-    return Run(Point(space, state, steps), sorted(wanted) if record else [], stacked)
+    return Run(Point(space, state, steps), sorted(wanted) if record else [], stacked, first_bad)
 
 
 def _nothing() -> None:
@@ -250,6 +279,10 @@ def _nothing() -> None:
 
 def _lowest(rate: Rate) -> float:
     return float(rate.min()) if isinstance(rate, Tensor) else rate
+
+
+def _highest(rate: Rate) -> float:
+    return float(rate.max()) if isinstance(rate, Tensor) else rate
 
 
 @dataclass(frozen=True)
@@ -264,10 +297,11 @@ class _Checkpoint:
         t: int,
         state: Tensor,
         history: dict[str, list[Tensor]],
+        diverged: Tensor,
         generator: torch.Generator | None,
     ) -> None:
         tensors = {f"history.{name}": torch.stack(values) for name, values in history.items()}
-        tensors["state"] = state.contiguous()
+        tensors |= {"state": state.contiguous(), "diverged": diverged}
         if generator is not None:
             tensors["generator"] = generator.get_state()
         metadata = {"step": str(t), "fingerprint": self.fingerprint}
@@ -277,7 +311,7 @@ class _Checkpoint:
 
     def load(
         self, generator: torch.Generator | None, device: torch.device
-    ) -> tuple[int, Tensor, dict[str, list[Tensor]]]:
+    ) -> tuple[int, Tensor, dict[str, list[Tensor]], Tensor]:
         try:
             with safe_open(self.path, "pt", device=str(device)) as file:
                 metadata = file.metadata() or {}
@@ -296,7 +330,8 @@ class _Checkpoint:
             if name.startswith("history.")
         }
         # a file's tensors lie unaligned in memory, where matrix products round differently
-        return int(metadata["step"]), tensors["state"].clone(), history
+        state = tensors["state"].clone()
+        return int(metadata["step"]), state, history, tensors["diverged"].cpu().clone()
 
 
 def _fingerprint(

@@ -24,6 +24,7 @@ from torch import Tensor
 from sim.arms import ARMS, augmented
 from sim.data import FAST, SLOW, DataConfig, sample
 from sim.engine import BACKENDS, Point, prepare, train
+from sim.locks import one_writer
 from sim.measure import fresh_errors
 from sim.memory import check_run
 from sim.network import Activation, init
@@ -216,6 +217,7 @@ def simulate(
     checkpoint: Path | None = None,
     show: str | None = None,
     curves: bool = True,
+    stop_diverged: bool = False,
 ) -> dict[str, Any]:
     """Train with these settings and measure; JSON values only.
 
@@ -227,6 +229,8 @@ def simulate(
     last: at the end), test errors on CURVE_EXAMPLES fresh examples; left out when False.
     n_training: training examples, augmentation included. diverged: seeds that ended outside the
     floating-point numbers; they count as wrong, and their loss and means over it are None.
+    diverged_at: the step of each seed (from 1) after which its filters were not finite, else None.
+    stop_diverged: raise DivergenceError where all seeds diverge, with the step of the last.
     checkpoint: a file to continue from when it exists; the result is the same to the byte on a
     CPU with as many threads. show: name of the progress bar, None for none.
     Raises ParameterError: settings that are not allowed or need too much memory, a device that is
@@ -251,12 +255,14 @@ def simulate(
         checkpoint=checkpoint,
         checkpoint_every=max(1, settings.steps // 20),
         show=show,
+        stop_diverged=stop_diverged,
     )
     end = _measured(run.end, settings, settings.test_examples)
     result = {
         "settings": asdict(settings),
         "n_training": space.n_total,
         "diverged": int((~torch.stack(list(end.values())).isfinite().all(0)).sum()),
+        "diverged_at": [step or None for step in run.diverged.tolist()],
         "metrics": {
             name: {
                 **{part: number[0] for part, number in _statistics(end[name][None]).items()},
@@ -339,6 +345,7 @@ def _plain(values: Tensor) -> list[float | None]:
     return [v if math.isfinite(v) else None for v in values.tolist()]
 
 
+@one_writer
 def run_in(out: Path, settings: RunSettings) -> dict[str, Any]:
     """`simulate` into a folder; returns what is in out/result.json, found there or made.
 
@@ -365,7 +372,7 @@ def run_in(out: Path, settings: RunSettings) -> dict[str, Any]:
         else:
             words = ["python", "-m", "sim", "run", *settings.flags, "--out", str(out)]
             try:
-                result = simulate(settings, checkpoint, show="training steps")
+                result = simulate(settings, checkpoint, show="training steps", stop_diverged=True)
             except ParameterError:
                 if fresh and not checkpoint.exists():
                     (out / "settings.json").unlink()
@@ -432,7 +439,10 @@ def table(result: Mapping[str, Any]) -> Table:
     for name, meaning in METRICS.items():
         out.add_row(name, shown(**result["metrics"][name]), f"[dim]{meaning}[/]")
     if result["diverged"]:
-        out.caption = f"{result['diverged']} of {s['seeds']} seeds diverged: a smaller lr?"
+        out.caption = f"{result['diverged']} of {s['seeds']} seeds diverged"
+        steps = [step for step in result.get("diverged_at", ()) if step]
+        out.caption += f", the first at step {min(steps)}" if steps else ""
+        out.caption += f": lower --lr {s['lr']:g}"
     return out
 
 

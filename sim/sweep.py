@@ -35,6 +35,7 @@ import torch
 from joblib import delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+from sim.locks import one_writer
 from sim.memory import check_runs
 from sim.pool import check_jobs, pool
 from sim.progress import progress, say
@@ -65,6 +66,7 @@ MOST_CELLS = 100_000
 """Of a grid: its cells are listed before the first is run, and each becomes a file."""
 
 
+@one_writer
 def sweep(
     base: RunSettings,
     axes: Sequence[str],

@@ -31,6 +31,7 @@ from empirical.storage.shards import pixels_of, read_shard
 from empirical.synthesis import CURVES
 from empirical.training import one_thread
 from empirical.versions import versions
+from sim.locks import writing
 from sim.progress import progress
 from sim.streams import numpy_stream
 from theory.files import digest
@@ -238,4 +239,5 @@ def judge_of(folder: Path, data: ImageSet, network: str, recipe: Recipe, machine
     """The judge that is kept beside a store, trained first if it is not there."""
     made_by = digest([network, asdict(recipe), fingerprint(data.train)])
     cache = folder.resolve().with_name(f"{folder.resolve().name}.diagnosis")
-    return train_judge(data, network, recipe, cache / f"classifier-{made_by}", machine)
+    with writing(cache, "folder", folder):
+        return train_judge(data, network, recipe, cache / f"classifier-{made_by}", machine)

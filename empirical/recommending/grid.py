@@ -24,6 +24,7 @@ from empirical.recommending.rule import check_ks
 from empirical.settings import Settings
 from empirical.synthesis import trained_here
 from empirical.versions import versions
+from sim.locks import one_writer
 from sim.style import BLUE, GREEN, GREY, ORANGE, RED, STYLE, canvas, write_figure
 from theory.files import read_json, write_json
 from theory.parameters import require
@@ -50,6 +51,7 @@ def cells(strengths: Sequence[float], ks: Sequence[int]) -> list[Cell]:
     return [Cell(1, None), *(Cell(k, strength) for k in ks for strength in strengths)]
 
 
+@one_writer
 def grid(
     settings: Settings,
     out: Path,

@@ -23,6 +23,7 @@ from empirical.recommending.probe import Probe, check_grid, measure_pace, probe
 from empirical.settings import Settings
 from empirical.synthesis import check, load_backend
 from empirical.versions import versions
+from sim.locks import one_writer
 from sim.style import BLUE, GREEN, GREY, ORANGE, RED, STYLE, canvas, write_figure
 from theory.files import read_json, write_json
 from theory.parameters import ParameterError, require
@@ -34,6 +35,7 @@ KS = (2, 3, 4, 5, 8)
 COLOURS = (BLUE, ORANGE, GREEN, RED, "#7d5ba6", "#5f6b2d")
 
 
+@one_writer
 def recommend(
     settings: Settings,
     out: Path,
@@ -55,6 +57,20 @@ def recommend(
         ParameterError: see `check_grid`, `rule.check_ks` and `probe`; or as `run.select`.
     """
     out = Path(out)
+    with run.free_if_diverged(out, "selection.json"):
+        return _recommend(settings, out, ks, sources, copies, judge, judge_epochs, machine)
+
+
+def _recommend(
+    settings: Settings,
+    out: Path,
+    ks: Sequence[int],
+    sources: int,
+    copies: int,
+    judge: str,
+    judge_epochs: int,
+    machine: Machine,
+) -> dict[str, Any]:
     strengths = sorted(settings.strengths or STRENGTHS)
     check_grid(settings, strengths)
     rule.check_ks(ks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 import torch
 
 from sim import engine
+from sim import run as run_module
 from sim.arms import ARMS, augmented
 from sim.data import sample
 from sim.measure import fresh_errors
@@ -122,11 +124,44 @@ def test_a_diverged_run_says_so(command: Command, tmp_path: Path) -> None:
     assert result["metrics"]["test_error"]["mean"] == 1
     assert result["curves"]["loss"]["mean"][0] is not None
     json.dumps(result, allow_nan=False)
-    words = [*replace(SMALL, lr=1e150).flags, "--out", tmp_path]
-    code, out, _ = command("run", *words)
-    assert code == 0
-    assert "3 of 3 seeds diverged" in out
-    assert (tmp_path / "curves.png").exists()
+    assert result["diverged_at"] == [2, 2, 2]
+    out = tmp_path / "deep" / "run"
+    for lr in (1e150, 1e120):
+        words = [*replace(SMALL, lr=lr).flags, "--out", out]
+        code, said, err = command("run", *words)
+        assert (code, said) == (2, "")
+        (line,) = err.splitlines()
+        assert re.match(r"error: all 3 runs diverged at step \d+ \(filters not finite\): ", line)
+        assert line.endswith(f"lower --lr {lr:g}")
+        assert not (tmp_path / "deep").exists()
+    assert command("run", *SMALL.flags, "--out", out)[0] == 0
+
+
+def test_the_step_at_which_a_seed_diverges_is_the_first() -> None:
+    """Against filters that are looked at after every step."""
+    settings = replace(SMALL, lr=1000.0, power=5, steps=70, seeds=8)
+    found = simulate(settings)["diverged_at"]
+    assert any(found)
+    space = run_module._prepared(settings)
+    seen: list[torch.Tensor] = []
+    engine.train(space, 1000.0, 70, record=lambda point: (seen.append(point.W), {})[1])
+    for seed, step in enumerate(found):
+        bad = [t for t, W in enumerate(seen) if not W[seed].isfinite().all()]
+        assert (bad[0] if bad else None) == step
+
+
+def test_some_seeds_that_diverge_are_counted_and_named(command: Command, tmp_path: Path) -> None:
+    for lr in (100.0, 300.0, 1000.0, 3000.0, 1e4):
+        settings = replace(SMALL, lr=lr, power=5, seeds=8)
+        diverged = simulate(settings, curves=False)["diverged"]
+        if 0 < diverged < 8:
+            code, out, _ = command("run", *settings.flags, "--out", tmp_path / str(lr))
+            assert code == 0
+            text = " ".join(out.split())
+            assert f"{diverged} of 8 seeds diverged, the first at step" in text
+            assert f"lower --lr {lr:g}" in text
+            return
+    pytest.fail("no learning rate at which some diverge and some do not")
 
 
 def test_the_folder(command: Command, tmp_path: Path) -> None:
