@@ -92,7 +92,8 @@ def squared_norms(
     """‖g_i‖²_F of each example's own gradient, shape (..., n)."""
     l = logit_term(W, data, activation) if logits is None else logits
     slope = activation.power * activation.slope(data.x @ W.mT.unsqueeze(-3))
-    return l**2 * (slope.mT @ data.x).square().sum((-1, -2))
+    # Σ_j ‖Σ_p s_jp x_p‖², patch by patch: P × P numbers an example instead of J × d
+    return l**2 * ((slope @ slope.mT) * (data.x @ data.x.mT)).sum((-1, -2))
 
 
 def errors(W: Tensor, data: Dataset) -> dict[str, Tensor]:

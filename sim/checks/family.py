@@ -271,8 +271,8 @@ _VARIANCES = (
     _Batches(_BARE, Family(3, 0.8, 0.5, 0.9), 2, 1),
     _Batches(_BARE, Family(2, 0.6, 0.5, 0.9), 3, 1, replacement=True),
     # full batches, for which the terms in B − 1 and N' − 1 weigh most
-    _Batches(_LOUD, 2, 3, 140_000),
-    _Batches(_LOUD, Family(6, 0.9, 0.7, 1.3), 7, 40_000),
+    _Batches(_LOUD, 2, 3, 70_000),
+    _Batches(_LOUD, Family(6, 0.9, 0.7, 1.3), 7, 24_000),
     _Batches(_LOUD, Family(3, 0.9, 0.6, 0.9), 4, 16_000, replacement=True),
     _Batches(_THREE, Family(3, 0.7, 0.9, 0.8), 4, 12_000, random_filters=True),
     _Batches(_MIXED, Family(2, 0.8, 0.7, 1.1), 3, 12_000, random_counts=True),
@@ -282,8 +282,7 @@ _VARIANCES = (
         replace(_LOUD, dim=6, noise="orthogonal"),
         Family(3, 0.9, 0.7, 1.2),
         4,
-        30_000,
-        random_filters=True,
+        28_000,
     ),
 )
 

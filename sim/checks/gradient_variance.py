@@ -52,14 +52,14 @@ class _Case:
 
 
 _CASES = (
-    _Case(_NOISY, 0.9, 3, 7, 24_000),
+    _Case(_NOISY, 0.9, 3, 7, 32_000),
     _Case(_NOISY, 1.0, 3, 5, 14_000, replacement=True),
-    _Case(_CLEAN, 0.5, 2, 3, 26_000, random_filters=True),
-    _Case(_CLEAN, 0.5, 2, 3, 20_000, replacement=True),
-    _Case(_THREE_PATCHES, 0.5, 2, 4, 24_000, random_filters=True),
-    _Case(_TINY, 0.4, 2, 3, 34_000),
-    _Case(_QUIET, 0.25, 2, 2, 16_000),
-    _Case(_TINY, 0.5, 2, 3, 24_000, replacement=True),
+    _Case(_CLEAN, 0.5, 2, 3, 14_000, random_filters=True),
+    _Case(_CLEAN, 0.5, 2, 3, 8_000, replacement=True),
+    _Case(_THREE_PATCHES, 0.5, 2, 4, 18_000, random_filters=True),
+    _Case(_TINY, 0.4, 2, 3, 36_000),
+    _Case(_QUIET, 0.25, 2, 2, 14_000),
+    _Case(_TINY, 0.5, 2, 3, 18_000, replacement=True),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from dataclasses import replace
 
@@ -116,6 +117,7 @@ def variance_samples(
     return [batch_factor(data.n, batch) * within + between for batch in batches]
 
 
+@functools.cache
 def pair_shares(n: int, batch_size: int, replacement: bool) -> Tensor:
     """E[s_i s_m] over all mini-batches, (n, n): s_i is the share of a batch that is example i."""
     if replacement:

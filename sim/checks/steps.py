@@ -68,7 +68,7 @@ def _quadratic(plan: Plan) -> list[Quantity]:
         )
     )
     for variance, target in ((0.1, 1.0), (1.0, 1.0), (6.0, 2.0)):
-        shares = torch.arange(0.02, 1.6, 0.01, dtype=torch.float64)
+        shares = torch.arange(0.1, 1.6, 0.01, dtype=torch.float64)
         # from so far out that L_T, which depends on lr, hardly counts
         steps, _ = _steps_on_quadratic(plan, variance, target, 10.0, shares / _SMOOTHNESS, 1200)
         out.append(
@@ -134,7 +134,7 @@ _LOGIT, _FAR, _NOISE_LR, _NOISE_TARGET, _NOISE_STEPS = 0.5, 3.0, 0.125, 4.0, 90
 
 def _noisy_quadratic(plan: Plan) -> list[Quantity]:
     """T_G/T_U of SGD on a quadratic, its noise the gradients of U(k) and G(k) at fixed filters."""
-    runs = plan.size(800)
+    runs = plan.size(900)
     g = plan.generator(44)
     filters = init(8, _NOISE.config.dim, 1.0, plan.fixed("filters"))
     filters[:, :2] = 0  # then their mean gradient is 0
