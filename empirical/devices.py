@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,19 @@ from accelerate.utils import GradientAccumulationPlugin
 from threadpoolctl import threadpool_limits
 
 from empirical.recipes import Recipe
-from theory.parameters import require
+from theory.parameters import ParameterError, require
+
+
+def check_device(name: str) -> None:
+    """Raise ParameterError unless torch can compute on the device of this name here."""
+    try:
+        torch.zeros(1, device=name).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError):
+        known = "cpu"
+        if torch.accelerator.is_available():
+            known += f" or {torch.accelerator.current_accelerator()}"
+        raise ParameterError("device", name, f"{known}: torch finds no other here") from None
+
 
 TOLD = ("loss", "error", "lr", "steps")
 """What trackers are told of an epoch, beside its evaluation."""
@@ -91,10 +103,35 @@ def _check_trackers(trackers: Sequence[str], folder: Path | None) -> None:
         )
 
 
-def start_trackers(accelerator: Accelerator, recipe: Recipe) -> None:
-    """Open the trackers, and tell them the recipe."""
-    config = {name: str(own) if own is None else own for name, own in asdict(recipe).items()}
-    accelerator.init_trackers("trackers", config)
+@dataclass(frozen=True)
+class Tracked:
+    """How trackers know a training: project and name of its run, and the settings it is of.
+
+    name: tells it apart from others of the project, and is a folder's name; settings: JSON values,
+    none: those of the recipe.
+    """
+
+    project: str = "tada"
+    name: str = "training"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+NAMED_BY = {
+    **{"wandb": "name", "mlflow": "run_name", "trackio": "name"},
+    **{"swanlab": "experiment_name", "clearml": "task_name"},
+}
+"""What trackers call the name of a run; the others have only the project, or the folder."""
+
+
+def start_trackers(accelerator: Accelerator, recipe: Recipe, run: Tracked) -> None:
+    """Open the trackers, and tell them the settings, each a flat value."""
+    plain = (bool, int, float, str)
+    config = {
+        name: own if isinstance(own, plain) else str(own)
+        for name, own in (run.settings or asdict(recipe)).items()
+    }
+    named = {tracker: {word: run.name} for tracker, word in NAMED_BY.items()}
+    accelerator.init_trackers(run.project, config, named)
 
 
 def tell_trackers(accelerator: Accelerator, record: Mapping[str, Any]) -> None:

@@ -38,7 +38,14 @@ from torch.nn.functional import cross_entropy
 from empirical import checkpoints, ranks
 from empirical.batches import Epoch, MicroBatch, Share, TrainingSet, bounds, resident
 from empirical.checkpoints import State
-from empirical.devices import accelerated, seed_streams, start_trackers, surroundings, tell_trackers
+from empirical.devices import (
+    Tracked,
+    accelerated,
+    seed_streams,
+    start_trackers,
+    surroundings,
+    tell_trackers,
+)
 from empirical.recipes import Recipe
 from empirical.sam import gradient
 from sim.divergence import DivergenceError, Watch
@@ -76,6 +83,7 @@ def train(
     checkpoint_every: float = CHECKPOINT_EVERY,
     evaluate: Evaluate | None = None,
     trackers: Sequence[str] = (),
+    tracked: Tracked | None = None,
     name: str = "training",
     advice: str | None = None,
     show: str = "training steps",
@@ -91,7 +99,8 @@ def train(
     evaluate: called with the network after each epoch, on rank 0; its JSON value goes into the
     history as "evaluation";
     trackers: names of accelerate's, such as tensorboard, that are told loss, error and learning
-    rate of each epoch (files go to folder/trackers);
+    rate of each epoch; tracked: what they call the training, and are told that it is of (files go
+    to folder/trackers/NAME/PROJECT);
     name: what a message calls it; advice: what to do if it diverges (None: a lower learning rate);
     show: what the progress bar is called, "" for none;
     cpu: do not use a GPU; threads: of computation on a CPU. With another number of threads sums
@@ -112,14 +121,16 @@ def train(
         [asdict(recipe), data.fingerprint(), checkpoints.network_fingerprint(network)]
     )
     with ExitStack() as stack:
-        accelerator = stack.enter_context(accelerated(recipe, cpu, trackers, folder))
+        tracked = tracked or Tracked()
+        place = None if folder is None else folder / "trackers" / tracked.name
+        accelerator = stack.enter_context(accelerated(recipe, cpu, trackers, place))
         stack.enter_context(surroundings(accelerator.device, threads))
         loop = Loop(network, data, recipe, accelerator)
         stack.callback(loop.unwrap)
         if folder is not None:
             loop.resume(folder, fingerprint)
         if trackers:
-            start_trackers(accelerator, recipe)
+            start_trackers(accelerator, recipe, tracked)
         writes = folder if accelerator.is_main_process else None
         watch = Watch(name, advice or f"lower its learning rate, {recipe.lr:g}")
         stack.enter_context(_nothing_kept(writes))

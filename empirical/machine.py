@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from theory.parameters import require
+
+MOST_THREADS = 1024
+"""More than any machine's cores; torch itself would end in a segmentation fault at some number."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,17 @@ class Machine:
     """keep a hub pipeline's parts on the CPU, and move each to the GPU when it works"""
     trackers: tuple[str, ...] = ()
     """where losses go as well: tensorboard, wandb, ... (what accelerate supports)"""
+    project: str = "tada"
+    """what trackers call the project"""
 
     def __post_init__(self) -> None:
-        require(self.threads >= 1, "threads", self.threads, "at least 1")
-        batch = self.generation_batch
-        require(batch >= 1, "generation_batch", batch, "at least 1")
+        for name, most in (("threads", MOST_THREADS), ("generation_batch", 2**31)):
+            value = getattr(self, name)
+            require(value >= 1, name, value, "at least 1")
+            require(value <= most, name, value, f"at most {most}")
+        plain = re.fullmatch(r"[\w.-]+", self.project) and self.project.strip(".")
+        allowed = "letters, digits, '-', '_' and '.': it is a folder's name too"
+        require(bool(plain), "project", self.project, allowed)
         every = self.checkpoint_every
         require(every >= 0, "checkpoint_every", every, "0 or more seconds")
 

@@ -15,6 +15,7 @@ Under `accelerate launch` or torchrun all processes train, and the first alone w
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -32,7 +33,7 @@ from empirical.arms import Pair
 from empirical.batches import TrainingSet
 from empirical.data import Split, cut, for_generator, open_set
 from empirical.datasets.base import ImageSet
-from empirical.devices import accelerated
+from empirical.devices import Tracked, accelerated
 from empirical.early import find_slow, fresh_network, take
 from empirical.engine import check_company, train
 from empirical.files import file_digest, open_folder, release_folder, write_tensors
@@ -311,6 +312,7 @@ def _run(place: Workplace) -> dict[str, Any]:
         final_recipe(settings, len(split.train)),
         out / "training",
         trackers=machine.trackers,
+        tracked=Tracked(machine.project, run_name(settings), settings.record()),
         advice=_lower(settings),
         **machine.options,
     )
@@ -365,6 +367,17 @@ def _run(place: Workplace) -> dict[str, Any]:
 def _notes(place: Workplace) -> list[str]:
     """What is to be known of the slow set, in words; a selection of an earlier version has none."""
     return read_json(place.out / "selection.json", "selection").get("notes", [])
+
+
+def run_name(settings: Settings) -> str:
+    """A name that tells runs of one project apart, and that a folder may have."""
+    # the last folder of folder:PATH, and timm:NAME
+    names = [settings.dataset.rstrip("/").split("/")[-1], settings.network, settings.arm]
+    names += [f"k{settings.k}"] if settings.arm in SLOW_ARMS else []
+    if settings.arm in SYNTHETIC_ARMS:
+        names.append("strength" + "-".join(f"{own:g}" for own in settings.arm_strengths))
+    names += [settings.optimizer, settings.budget, f"split{settings.split}", f"seed{settings.seed}"]
+    return re.sub(r"[^\w.-]", "_", "-".join(names))[:200]
 
 
 def _lower(settings: Settings) -> str:

@@ -693,7 +693,7 @@ def test_trackers_are_told_every_epoch(tmp_path: Path) -> None:
     trained = run(
         make(), recipe, tmp_path / "run", trackers=("tensorboard",), evaluate=lambda _: {"a": 0.5}
     )
-    found = EventAccumulator(str(tmp_path / "run" / "trackers"))
+    found = EventAccumulator(str(tmp_path / "run" / "trackers" / "training" / "tada"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # tensorboard's own, of numpy
         found.Reload()

@@ -9,12 +9,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from accelerate import tracking
+from accelerate.tracking import GeneralTracker
 
 from empirical import run as module
+from empirical.machine import Machine
 from empirical.run import RESULT_KEYS, generate, run, select
 from empirical.settings import ARMS, Settings
 from theory.parameters import ParameterError
@@ -240,6 +243,93 @@ def test_help_has_an_example(command: Command, stage: str) -> None:
     code, said, _ = command(stage, "--help")
     assert code == 0
     assert f"python -m empirical {stage}" in " ".join(said.split())
+
+
+class Fake(GeneralTracker):
+    """A tracker that keeps what it is told; by name, as wandb's would be."""
+
+    name = "wandb"
+    requires_logging_directory = False
+    told: ClassVar[list[dict[str, Any]]] = []
+
+    def __init__(self, project: str, **how: Any) -> None:
+        super().__init__()
+        self.told.append({"project": project, "how": how, "epochs": []})
+
+    @property
+    def tracker(self) -> None:
+        return None
+
+    def store_init_configuration(self, values: dict[str, Any]) -> None:
+        self.told[-1]["config"] = values
+
+    def log(self, values: dict[str, Any], step: int | None = None, **_: Any) -> None:
+        self.told[-1]["epochs"].append(step)
+
+
+def test_trackers_know_which_run_it_is(tiny: Tiny, tmp_path: Path) -> None:
+    """One run for each training, with its settings and the real seed; names tell arms apart."""
+    Fake.told.clear()
+    runs = [{"arm": "tada"}, {"arm": "tada", "k": 3}, {"arm": "upsample"}, {"arm": "original"}]
+    runs += [{"arm": "tada", "seed": 7, "strength": 0.9}, {"arm": "tada", "strengths": (0.5, 0.9)}]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "wandb", Fake)
+        patch.setattr("accelerate.tracking.is_wandb_available", lambda: True)
+        for module_name in ("accelerate.tracking", "accelerate.accelerator", "empirical.devices"):
+            found = sys.modules[module_name]
+            if hasattr(found, "get_available_trackers"):
+                patch.setattr(found, "get_available_trackers", lambda: ["wandb"])
+        patch.setattr("accelerate.accelerator.filter_trackers", lambda *_: ["wandb"])
+        machine = Machine(trackers=("wandb",), project="mine")
+        for number, values in enumerate(runs):
+            run(tiny(**values), tmp_path / str(number), machine)
+    assert len(Fake.told) == len(runs)
+    for told, values in zip(Fake.told, runs, strict=True):
+        record = tiny(**values).record()
+        assert told["project"] == "mine"
+        assert told["epochs"] == [1, 2]
+        assert told["config"].keys() == record.keys()
+        for name in ("arm", "k", "dataset", "strength", "seed", "lr", "epochs"):
+            assert told["config"][name] == record[name]
+        assert all(isinstance(own, bool | int | float | str) for own in told["config"].values())
+    assert len({told["how"]["name"] for told in Fake.told}) == len(runs)
+
+
+def test_tensorboard_reads_the_settings_back(tiny: Tiny, tmp_path: Path) -> None:
+    import yaml
+
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import plugin_data_pb2
+
+    settings = tiny(arm="upsample", k=3, seed=5)
+    run(settings, tmp_path / "run", Machine(trackers=("tensorboard",)))
+    folder = tmp_path / "run" / "training" / "trackers"
+    folder = folder / "digits-small-upsample-k3-sgd-epochs-split0-seed5" / "tada"
+    (written,) = folder.rglob("hparams.yml")
+    known = yaml.safe_load(written.read_text())
+    assert [known[name] for name in ("arm", "k", "dataset", "seed")] == ["upsample", 3, "digits", 5]
+    assert known["strength"] == settings.strength
+    values = []
+    for file in folder.rglob("events.*"):
+        found = EventAccumulator(str(file)).Reload()
+        for name in (
+            found.PluginTagToContent("hparams") if "hparams" in str(found.summary_metadata) else ()
+        ):
+            content = found.PluginTagToContent("hparams")[name]
+            data = plugin_data_pb2.HParamsPluginData.FromString(content)
+            values += [
+                own.string_value
+                for key, own in data.session_start_info.hparams.items()
+                if key == "arm"
+            ]
+    assert values == ["upsample"]
+
+
+@pytest.mark.parametrize("project", ["", "a/b", "..", "a b"])
+def test_a_project_that_is_no_name_is_refused(project: str) -> None:
+    with pytest.raises(ParameterError, match=r"^project = .*must be letters"):
+        Machine(project=project)
 
 
 def test_the_docstrings_example_names_what_exists() -> None:
