@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -77,3 +78,39 @@ def test_links_and_pictures_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+def test_the_two_comparisons_of_digits_are_told_as_they_are() -> None:
+    """What each decides, and both, as results/README.md's table and the sentence above it say."""
+    folder = ROOT / "results" / "digits"
+    large = json.loads((folder / "compare_8x6.json").read_text())["orderings"]
+    small = json.loads((folder / "results.json").read_text())["empirical"]["orderings"]
+    where = ("generator", "optimizer", "budget", "ordering")
+    verdicts = [
+        {tuple(row[name] for name in where): row["verdict"] for row in rows}
+        for rows in (small, large)
+    ]
+    assert verdicts[0].keys() == verdicts[1].keys()
+    decided = [{key for key, own in some.items() if own != UNDECIDED} for some in verdicts]
+    text = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    counts = f"decides\n{len(decided[0])} of 24 orderings, this one, with twice the data, "
+    counts += f"{len(decided[1])}: {NUMBERS[len(decided[0] - decided[1])]} verdicts of the smaller "
+    counts += f"one went away, and {NUMBERS[len(decided[1] - decided[0])]} came."
+    assert counts in text
+    for arm in ("upsample", "original", "syn-rand", "syn-all"):
+        for generator in ("pool", "train"):
+            keys = {k for k in verdicts[0] if k[0] == generator and k[3].endswith(f" {arm}")}
+            cells = []
+            for some in (keys & decided[0], keys & decided[1], keys & decided[0] & decided[1]):
+                (letter,) = (
+                    {verdicts[0][k][0] for k in some & decided[0]}
+                    or {verdicts[1][k][0] for k in some}
+                    or {""}
+                )
+                cells.append(f"{len(some)} **{letter.upper()}**" if some else "none")
+            name = arm.capitalize() + (", control" if generator == "train" else "")
+            assert f"| {name} | {' | '.join(cells)} |" in text
+
+
+UNDECIDED = "undecided at this scale"
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
