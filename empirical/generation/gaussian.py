@@ -16,6 +16,8 @@ from torch import Tensor
 MEAN, SPREADS = 0.1, (0.3, 0.03)
 """Two laws: as wide as images are, and as narrow as an image that the network is sure of. Both lie
 within black and white, -1 and 1, so that clipping changes nothing."""
+LATENT_SPREADS = (1.0, 0.03)
+"""Latents are scaled to about unit variance, and a sampler that clips them shows."""
 TOLERANCE = 0.04
 """By how much mean and spread may miss: 2% of black to white. Samplers that end at the first
 timestep, one short of the image, keep a noise of 0.01 or less."""

@@ -30,11 +30,11 @@ from empirical.generation.base import (
     plain_config,
     prompts,
 )
-from empirical.generation.gaussian import SPREADS
+from empirical.generation.gaussian import LATENT_SPREADS, SPREADS
 from empirical.generation.resize import from_rgb, resize, to_rgb
 from empirical.generation.sampling import DISTILLED, scheduler_class, whole_config
 from empirical.generation.steps import check_strength
-from empirical.generation.trial import Seen, about, network_of, see
+from empirical.generation.trial import Seen, about, autoencoder_of, network_of, see
 from sim.progress import say
 from theory.files import digest
 from theory.parameters import ParameterError, near, require
@@ -211,14 +211,15 @@ class Hub:
 
             return see(pipe, make, spread, answers)
 
-        found = seen(SPREADS[0], signed)
+        spreads = LATENT_SPREADS if autoencoder_of(pipe) is not None else SPREADS
+        found = seen(spreads[0], signed)
         if found.shown is not None and not about(found.shown, (-1, 1)):
             signed = True
-            found = seen(SPREADS[0], signed)
+            found = seen(spreads[0], signed)
             fits = found.shown is not None and about(found.shown, (-1, 1))
             allowed = f"one whose network is shown black as -1 and white as 1, not {found.shown}"
             require(fits, "pipeline", kind, allowed)
-        wrong = found.wrong or seen(SPREADS[1], signed).wrong
+        wrong = found.wrong or seen(spreads[1], signed).wrong
         where = "noise" if strength is None else f"strength {strength:g}"
         allowed = (
             "one that takes an ideal network to images of the right mean and spread; from "
@@ -258,6 +259,7 @@ class Hub:
             "negative_prompt": [settings.negative_prompt or ""] * len(labels),
             "height": self.size,
             "width": self.size,
+            "clean_caption": False,  # prompts are made here, and the cleaner is a library more
         }
         if settings.negative_prompt is None:
             del optional["negative_prompt"]  # to some pipelines "" is not the same
@@ -344,6 +346,8 @@ def _schedule(pipe: Any, settings: HubSettings) -> list[str]:
         config = whole_config(pipe.scheduler)
         # PNDM's Runge-Kutta steps can only come first, at t = T
         config |= {"skip_prk_steps": True} if kind.__name__ == "PNDMScheduler" else {}
+        # what the pipeline's own does not know must stay off: latents go beyond -1 and 1
+        config.setdefault("clip_sample", False)
         pipe.scheduler = kind.from_config(config)
     return chosen
 

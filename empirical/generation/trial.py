@@ -34,7 +34,16 @@ NEAR = 0.05
 
 def network_of(pipe: Any) -> Any:
     """The network that denoises, or None."""
-    return next((found for n in NETWORKS if (found := getattr(pipe, n, None)) is not None), None)
+    return _first(pipe, NETWORKS)
+
+
+def autoencoder_of(pipe: Any) -> Any:
+    """What stands between images and latents, or None in pixel space."""
+    return _first(pipe, AUTOENCODERS)
+
+
+def _first(pipe: Any, names: tuple[str, ...]) -> Any:
+    return next((part for n in names if (part := getattr(pipe, n, None)) is not None), None)
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,7 @@ def see(
         ParameterError: the noise of its scheduler is of a kind unknown here.
     """
     notes, scheduler, stream = _Notes(), pipe.scheduler, torch.Generator().manual_seed(0)
-    autoencoder = next((found for n in AUTOENCODERS if (found := getattr(pipe, n, None))), None)
+    autoencoder = autoencoder_of(pipe)
 
     def remembered(name: str, original: Callable[..., Any], *values: Any, **named: Any) -> Any:
         if name not in kept:
