@@ -687,7 +687,26 @@ def isotropic(plan: Plan) -> list[Quantity]:
         given |= {"w_norm": float(W.norm()), "projection": 0.8, "logit": _LOGIT}
         note = f"k={k} P={config.n_patches} |w|={float(W.norm()):g}"
         out += as_printed("isotropic-noise", measured, note, **given)
-    return out
+    return [*out, _isotropic_slope(plan)]
+
+
+def _isotropic_slope(plan: Plan) -> Quantity:
+    """(E14) in three dimensions: at frozen logits SAM over GD along a feature is quadratic in h."""
+    config = DataConfig(2, 3, alpha=0.5, beta_fast=1.3, sigma_noise=0.5, noise="isotropic")
+    W, k = torch.tensor([[0.6, 0.4, 0.7]], dtype=torch.float64), 2
+    data, weight = planted(sample(config, plan.generator("slope")), normal(4))
+    data = upsample(data, k)
+    plain = gradient(W, data, LOGIT)
+
+    def drop(h: float) -> Tensor:
+        moved = sam_gradient(W, data, h * norm(plain)[..., 0, 0], LOGIT)
+        return 1 - (moved[:, 0, FAST] @ weight) / (plain[:, 0, FAST] @ weight)
+
+    h = 0.01
+    given = {"what": "slope", "config": config, "k": k, "share": 1 / 3}
+    given |= {"projection": 0.6, "w_norm": float(W.norm())}
+    label = "slope of SAM/GD along v_fast in rho, integrated"
+    return exact(label, (4 * drop(h) - drop(2 * h)) / (2 * h), **given)
 
 
 # --- Corollary 4.4 -------------------------------------------------------------------------------

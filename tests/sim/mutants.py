@@ -238,11 +238,12 @@ def _changes(
 
 
 def _swapped(nodes: list[ast.expr]) -> Iterator[tuple[list[ast.expr], str]]:
-    """Each pair of neighbours the other way round, where they differ, and what was done."""
+    """Two of few, or two neighbours of many, the other way round, and what was done."""
     if any(isinstance(node, ast.Starred) for node in nodes):
         return
-    for index in range(len(nodes) - 1):
-        first, second = nodes[index], nodes[index + 1]
-        if ast.dump(first) != ast.dump(second):
-            what = f"`{_line(first)}` and `{_line(second)}` swapped"
-            yield [*nodes[:index], second, first, *nodes[index + 2 :]], what
+    for i, j in itertools.combinations(range(len(nodes)), 2):
+        first, second = nodes[i], nodes[j]
+        if (j == i + 1 or len(nodes) <= 4) and ast.dump(first) != ast.dump(second):
+            swapped = list(nodes)
+            swapped[i], swapped[j] = second, first
+            yield swapped, f"`{_line(first)}` and `{_line(second)}` swapped"
