@@ -61,7 +61,7 @@ def noise_slope(
     patches are a random orthogonal frame with independent χ lengths instead of independent. Exact
     where all l_i equal `logit` at W.
     """
-    _check(world, logit, orthogonal)
+    _check_world(world, logit, orthogonal)
     lengths, cosine = _shape(gram)
     rise = _feature_rise(world, fast_quartic, slow_quartic, logit)
     rise = rise + _noise_rise(world, cosine**2, logit, orthogonal) @ lengths**4
@@ -80,7 +80,7 @@ def expected_noise_slope(
     rise is proportional to sigma_init⁴, damping to sigma_init. h is given: an average over W of
     measured ratios weighs each W by its own h = rho/‖∇L(W)‖, which is small where rise is large.
     """
-    _check(world, logit, orthogonal)
+    _check_world(world, logit, orthogonal)
     d = world.dim_noise
     quartic, projection = squared_norm_moments(d, sigma_init)
     rise = _feature_rise(world, filters * projection, filters * projection, logit)
@@ -113,7 +113,7 @@ def alignment_loss(
     I_{j,+} the noise helps it to be. For given filters: gram (J, J): inner products off the
     features; fast_cubes, slow_cubes: Σ_j⟨w_j,v⟩³. Raises ParameterError as `noise_slope`.
     """
-    _check(world, logit, orthogonal)
+    _check_world(world, logit, orthogonal)
     lengths, cosine = _shape(gram)
     noise = lengths**3 * _alignment_moment(world, cosine, orthogonal)
     margin = _mean_margin(world, fast_cubes, slow_cubes)
@@ -133,7 +133,7 @@ def damping_loss(
     The expected derivative of NoiseAlign_j(SAM) in h, over (15), is rise − (damping − this) +
     O(‖W‖⁷): of the order of the rise. Arguments and exceptions as `alignment_loss`.
     """
-    _check(world, logit, orthogonal)
+    _check_world(world, logit, orthogonal)
     lengths, cosine = _shape(gram)
     own = _noise_damping(world, logit, orthogonal) * lengths
     margin = _mean_margin(world, fast_cubes, slow_cubes)
@@ -165,7 +165,7 @@ def expected_loss(
     NoiseAlign(SAM) in h, over (15), is (rise − its loss) − (damping − its loss): to first order in
     the margins. Raises ParameterError as `noise_slope`.
     """
-    _check(world, logit, orthogonal)
+    _check_world(world, logit, orthogonal)
     d, n = world.dim_noise, world.n_examples
     length = mean_length(d) * sigma_init
     cube = (d + 1) * length * sigma_init**2  # E‖w‖³
@@ -276,7 +276,7 @@ def feature_sigma_boundary(world: World, filters: int, logit: float = 0.5) -> fl
     """
     require(0 < logit < 1, "logit", logit, "inside (0, 1)")
     (p_fast, b_fast), (p_slow, b_slow) = world.features
-    evening = 6 * logit * (p_fast * b_fast**3 - p_slow * b_slow**3) * _cube_over_square()
+    evening = 6 * logit * (p_fast * b_fast**3 - p_slow * b_slow**3) * absolute_moment(3)
     rise = _feature_share(p_fast, b_fast, logit) - _feature_share(p_slow, b_slow, logit)
     # Σ_j u_j⁴ seen from a filter, weighted by its u²: 15 from itself, 3 from each other one
     rise *= 15 + 3 * (filters - 1)
@@ -290,18 +290,16 @@ def mean_length(dim: int) -> float:
     return sqrt(2) * float(poch(dim / 2, 1 / 2))
 
 
-def _check(world: World, logit: float, orthogonal: bool) -> None:
-    """Raise ParameterError where NoiseAlign or its slope is not defined, for (B2) to (B4)."""
+def _check_world(world: World, logit: float, orthogonal: bool) -> None:
+    """Raise ParameterError where NoiseAlign or its slope is not defined, for (B2) to (B12)."""
     require(world.sigma_noise > 0, "sigma_noise", world.sigma_noise, "positive")
     require(0 < logit < 1, "logit", logit, "inside (0, 1)")
-    patches = world.n_examples * (world.n_patches - 1)
-    allowed = f"at least {patches + 2}, for {patches} orthogonal noise patches off two features"
-    require(not orthogonal or patches <= world.dim_noise, "dim", world.dim, allowed)
-
-
-def _cube_over_square() -> float:
-    """E|z|³/E z², equation (M1)."""
-    return absolute_moment(3) / absolute_moment(2)
+    require(
+        (patches := world.n_examples * (world.n_patches - 1)) <= world.dim_noise or not orthogonal,
+        "dim",
+        world.dim,
+        f"at least {patches + 2}, for {patches} orthogonal noise patches off two features",
+    )
 
 
 def _feature_share(share: float, beta: float, logit: float) -> float:
@@ -331,7 +329,7 @@ def _noise_rise(
         # a pair of patches meets once between examples, twice (in either order) within one
         pairs = (n - 1) * patches + 2 * (patches - 1)
         shared = pairs * ((1 + 2 * cosine2) * (d + 4) + 2 * mixed) / (d + 2)
-    elif rest > 0:
+    else:
         # orthogonal patches share out the filters' directions: less where those are alike
         rest = rest * d * (d + 3 - 4 * cosine2) / ((d + 4) * (d - 1))
     return 9 * (1 - logit) * logit / n * world.sigma_noise**6 * (own + rest + shared)
@@ -348,14 +346,14 @@ def _noise_damping(world: World, logit: float, orthogonal: bool) -> float:
 
 
 def _shape(gram: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Lengths of the filters off the features (J,), and the cosines between them (J, J)."""
+    """Lengths of filters off the features (J,), and cosines between them (J, J), as in (B2)."""
     gram = np.asarray(gram, dtype=float)
     lengths = np.sqrt(np.diag(gram))
     return lengths, gram / np.outer(lengths, lengths)
 
 
 def _mean_margin(world: World, fast_cubes: float, slow_cubes: float) -> float:
-    """What features add to the examples' margins on average, Σ_v p_v beta_v³ Σ_j⟨w_j,v⟩³."""
+    """Σ_v p_v beta_v³ Σ_j⟨w_j,v⟩³, the examples' mean margin by their features, equation (B7)."""
     return sum(
         share * beta**3 * cubes
         for (share, beta), cubes in zip(world.features, (fast_cubes, slow_cubes), strict=True)
@@ -363,7 +361,7 @@ def _mean_margin(world: World, fast_cubes: float, slow_cubes: float) -> float:
 
 
 def _feature_variance(world: World, filters: int) -> float:
-    """Of the features' part of an output, over W⁽⁰⁾ of sigma_init = 1 and examples."""
+    """Of features' part of an output, over examples and W⁽⁰⁾ of sigma_init = 1, equation (B12)."""
     return absolute_moment(6) * filters * sum(share * beta**6 for share, beta in world.features)
 
 
@@ -383,12 +381,11 @@ def _damping_moment(
 ) -> NDArray[np.float64]:
     """The same for the damping, per (6/n) l (1 − l) sigma⁶ ‖w_j‖ ‖w_j'‖³, equation (B8)."""
     d, patches = world.dim_noise, world.n_patches - 1
-    cubes = 9 * cosine + 6 * cosine**3
-    moment = 2 * cubes * (d + 6) * (d + 8)
+    moment = 2 * (9 + 6 * cosine**2) * (d + 6) * (d + 8)
     if not orthogonal:
         pairs = world.n_examples * patches + patches - 2
-        moment = moment + (d + 4) * (pairs * (3 * cosine + cubes) + 18 * (patches - 1) * cosine)
-    return moment / (d + 2)
+        moment = moment + (d + 4) * (pairs * (12 + 6 * cosine**2) + 18 * (patches - 1))
+    return cosine * moment / (d + 2)
 
 
 def _rise_moment(world: World, c2: float, c4: float, logit: float, orthogonal: bool) -> float:
@@ -401,10 +398,9 @@ def _rise_moment(world: World, c2: float, c4: float, logit: float, orthogonal: b
     # one patch in all places
     same = 8 * (3 + 30 * c2 + 15 * c4) * (d + 9) * (d + 11)
     if orthogonal:
-        if own > 1:
-            left = (d + 5) * (d + 7) - 2 * (1 + 5 * c2) * (d + 7) + 3 + 30 * c2 + 15 * c4
-            lengths = d * (d + 2) * (d + 4) / ((d - 1) * (d + 1) * (d + 7))
-            same += (own - 1) * 24 * left * lengths
+        left = (d + 5) * (d + 7) - 2 * (1 + 5 * c2) * (d + 7) + 3 + 30 * c2 + 15 * c4
+        lengths = d * (d + 2) * (d + 4) / ((d - 1) * (d + 1) * (d + 7))
+        same += (own - 1) * 24 * left * lengths
         return absolute_moment(1) * (2 - 3 * logit) * same / (d + 2)
     same += (patches - 1) * (45 + 540 * c2 + 360 * c4) * (d + 10)
     # two patches, of which one is the patch that is looked at; or neither is

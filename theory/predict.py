@@ -279,8 +279,7 @@ def moving_logits(
 ) -> Prediction:
     """Slope of NoiseAlign(SAM)/NoiseAlign(GD) in h = rho/|grad L|: orthogonal filters alike."""
     world = _world(n_examples, dim, n_patches, alpha, beta_fast, beta_slow, sigma_noise)
-    most = min(world.dim_noise, 1000)
-    require(filters <= most, "filters", filters, f"at most {most}: orthogonal off the features")
+    _orthogonal_filters(filters, world)
     gram = [[w_norm**2 * (i == j) for j in range(filters)] for i in range(filters)]
     quartic = filters * projection**4
     slope = boundary.noise_slope(world, gram, quartic, quartic, logit, orthogonal)
@@ -289,6 +288,11 @@ def moving_logits(
         "damping": float(slope.damping[0]),
         "slope": float(slope.total[0]),
     }
+
+
+def _orthogonal_filters(filters: int, world: World) -> None:
+    most = min(world.dim_noise, 1000)
+    require(filters <= most, "filters", filters, f"at most {most}: orthogonal off the features")
 
 
 def sam_noise_boundary(

@@ -34,18 +34,21 @@ _STEP = 1e-6
 _CANCELLED = 1e-4  # relative error allowed to a difference quotient, maybe of a small sum
 _CHUNK = 2_500  # data sets at a time
 _INTEGRAL = 1e-8  # relative error allowed to a sum over many nodes
-_SMALL = 0.01  # filters of this size show the first order in their cubes
-_FIRST_ORDER = 2e-3  # relative error allowed to what the orders beyond it add there
-_FEW_ORDERS = 0.02  # the same for the shift of a border
+_SMALL = 0.003  # filters of this size show the first order in their cubes
+_FIRST_ORDER = 3e-5  # relative error allowed to what the orders beyond it add there
+_FEW_ORDERS = 0.01  # the same for the shift of a border
 
 
 @dataclass(frozen=True)
 class Ascent:
-    """What is read off −∇L at W, and its derivatives in h, with frozen and with moving logits."""
+    """What is read off −∇L at W, and its derivative in h: rise − damping.
+
+    damping: minus the derivative at frozen logit terms; rise: what their moving adds.
+    """
 
     start: Tensor
-    frozen: Tensor
-    moving: Tensor
+    damping: Tensor
+    rise: Tensor
 
     @staticmethod
     def of(
@@ -55,40 +58,37 @@ class Ascent:
         broken: bool,
         logit: float = _LOGIT,
         equal: bool = True,
+        step: float = 1.0,
     ) -> Ascent:
         """logit: the logit term where the output is 0, 1/2 for the network's own.
 
         equal: all are that at W, by a shift of the outputs. broken: they are, and do not move.
+        step: any; best such that step × ∇L is of the size of W.
         """
         bias = math.log(logit / (1 - logit))
         shift = data.y * output(W, data.x) if equal or broken else 0.0
-
         terms = torch.sigmoid(bias + shift - data.y * output(W, data.x))
         up = gradient(W, data, terms)
 
-        def at(step: int) -> Tensor:
+        def at(step: float) -> Tensor:
             return read(-gradient(W + step * up, data, terms))
 
-        # at frozen logit terms gradients are quadratic in the filters: these are derivatives
-        frozen = moving = (at(1) - at(-1)) / 2
-        if not broken:
-            change = terms * (1 - terms) * data.y * -_output_change(W, data, up)
-            moving = frozen + read(-gradient(W, data, change))
-        return Ascent(at(0), frozen, moving)
+        # at frozen logit terms gradients are quadratic in the filters: this is the derivative
+        damping = (at(-step) - at(step)) / (2 * step)
+        change = terms * (1 - terms) * data.y * -_output_change(W, data, up)
+        rise = 0.0 * damping if broken else read(-gradient(W, data, change))
+        return Ascent(at(0.0), damping, rise)
 
     @property
-    def rise(self) -> Tensor:
-        return self.moving - self.frozen
-
-    @property
-    def damping(self) -> Tensor:
-        return -self.frozen
+    def moving(self) -> Tensor:
+        """The derivative."""
+        return self.rise - self.damping
 
     def mean(self, weight: Tensor) -> Ascent:
         """The sum over the leading dimensions with these weights."""
         parts = (
             torch.tensordot(weight.flatten(), v.flatten(0, weight.dim() - 1), 1)
-            for v in (self.start, self.frozen, self.moving)
+            for v in (self.start, self.damping, self.rise)
         )
         return Ascent(*parts)
 
@@ -173,7 +173,7 @@ def _two_filters(config: DataConfig) -> Tensor:
     W = torch.zeros(2, config.dim, dtype=torch.float64)
     W[:, :2] = torch.tensor([[0.7, -0.8], [0.5, 0.9]])
     W[0, 2] = 0.6
-    W[1, 2:4] = torch.tensor([0.5, 0.9])[: config.dim_noise]
+    W[1, 2:4] = torch.tensor([-0.5, 0.9])[: config.dim_noise]
     return W
 
 
@@ -208,10 +208,11 @@ def _losses(
     reading: _Reading,
     logit: float,
     broken: bool,
+    size: float = 1.0,
 ) -> dict[str, Tensor]:
-    """What GD's alignment (as a share), damping and rise lose as logit terms differ at W.
+    """What GD's alignment (as a share), damping and rise lose as logit terms differ at size × W.
 
-    To first order: measured at small filters, and per their size to the power that it goes with.
+    To first order: measured at small filters, with the power of their size that it goes with.
     """
     small = _SMALL * W
     same, own = (
@@ -219,10 +220,18 @@ def _losses(
         for equal in (True, False)
     )
     return {
-        "alignment": (same.start - own.start) / same.start / _SMALL**3,
-        "damping": (same.damping - own.damping) / same.start / _SMALL**4,
-        "rise": (same.rise - own.rise) / same.start / _SMALL**7,
+        "alignment": (same.start - own.start) / same.start * (size / _SMALL) ** 3,
+        "damping": (same.damping - own.damping) / same.start * (size / _SMALL) ** 4,
+        "rise": (same.rise - own.rise) / same.start * (size / _SMALL) ** 7,
     }
+
+
+def _inputs(config: DataConfig, logit: float = _LOGIT, filters: int = 2) -> dict[str, Any]:
+    """What `theory predict` is given of a world and of W⁽⁰⁾."""
+    names = ("n_examples", "dim", "n_patches", "alpha", "beta_fast", "beta_slow", "sigma_noise")
+    given = {name: getattr(config, name) for name in names}
+    given |= {"filters": filters, "logit": logit}
+    return given | {"orthogonal": config.noise == "orthogonal"}
 
 
 def _given(W: Tensor, config: DataConfig, logit: float) -> dict[str, Any]:
@@ -289,6 +298,16 @@ def _first_frame(config: DataConfig, features: bool = True) -> tuple[Dataset, Te
     return _with_each_feature(*found) if features else found
 
 
+def _first_alone(config: DataConfig, n: int, features: bool = True) -> tuple[Dataset, Tensor]:
+    """`_first_patch` in orthogonal noise of one patch an example: others' changes nothing."""
+    data, weight = _first_patch(config, n, features)
+    # of the nodes that differ in others' patches alone, one is enough
+    kept = (data.x[:, 1:, 1:, 2:] == data.x[:1, 1:, 1:, 2:]).flatten(1).all(1)
+    data.x[:, 1:, 1:] = 0.0
+    data = replace(data, x=data.x[kept], y=data.y[kept])
+    return data, weight[kept] / weight[kept].sum()
+
+
 def _with_each_feature(data: Dataset, weight: Tensor) -> tuple[Dataset, Tensor]:
     """The features passed round among the examples: the first has each in its turn."""
     turns = []
@@ -312,8 +331,7 @@ def _measure_alike(plan: Plan) -> list[Quantity]:
         mean = Ascent.of(W, data, _on_first(W, data), plan.broken).mean(weight)
         rise, damping = mean.rise / mean.start, mean.damping / mean.start
         measured = {"rise": rise, "damping": damping, "slope": rise - damping}
-        given = _inputs(config)["inputs"] | {"w_norm": 0.6, "projection": 0.7}
-        del given["sigma_init"]
+        given = _inputs(config) | {"w_norm": 0.6, "projection": 0.7}
         note = f"{config.noise} noise P={config.n_patches}"
         out += as_printed("moving-logits", measured, note, _INTEGRAL, **given)
     return out
@@ -360,45 +378,34 @@ _LINE = replace(_TINY, dim=3, beta_fast=0.9)
 _FAINT = replace(_TINY, beta_fast=0.05, beta_slow=0.04)
 _QUIET = replace(_LINE, sigma_noise=0.07)  # so little noise that the border's shift is small
 _REAL = DataConfig(n_examples=30, dim=100, alpha=0.8, beta_slow=0.5, sigma_noise=0.1)
-_SIGMA_INIT, _SPREAD_INIT, _SMALL_RHO = 0.4, 0.1, 1e-6
+_SIGMA_INIT, _SPREAD_INIT, _SMALL_RHO = 0.4, 0.03, 1e-6
 
 
-def _inputs(config: DataConfig, logit: float = _LOGIT, filters: int = 2) -> dict[str, Any]:
+def _expected_inputs(config: DataConfig, logit: float, filters: int) -> dict[str, Any]:
     """What `theory predict sam-noise-boundary` is given."""
-    names = ("n_examples", "dim", "n_patches", "alpha", "beta_fast", "beta_slow", "sigma_noise")
-    given = {name: getattr(config, name) for name in names}
-    given |= {"filters": filters, "sigma_init": _SIGMA_INIT, "logit": logit}
-    return {"inputs": given | {"orthogonal": config.noise == "orthogonal"}}
+    return _inputs(config, logit, filters) | {"sigma_init": _SIGMA_INIT}
 
 
 def _measure_noise_slope(plan: Plan) -> list[Quantity]:
     """(B3), (B4): all logit terms equal at W."""
-    W, weight = _on_a_line()
-    nodes = _first_patch(_LINE, 6)
-
-    def slope(sigma: float) -> Ascent:
-        return _over_filters(sigma * W, weight, nodes, plan.broken)
-
-    line = slope(_SIGMA_INIT)
-    parts = [
-        ("rise", 1, _LINE, line.rise / line.start),
-        ("damping", 1, _LINE, line.damping / line.start),
-    ]
-    if not plan.broken:  # with frozen logits damping wins at every sigma_init
-        parts.append(("sigma_init_boundary", 1, _LINE, _border(slope)))
-    W, weight = _off_features(2)
-    plane = _over_filters(_SIGMA_INIT * W, weight, _first_patch(_FAINT, 6, False), plan.broken)
-    parts.append(("rise", 2, _FAINT, plane.rise / plane.start))
-    return [
-        exact(
-            f"{what.replace('_', ' ')}, mean over W(0), J=2 d'={dim}",
-            value,
-            _INTEGRAL,
-            what=what,
-            **_inputs(config),
-        )
-        for what, dim, config, value in parts
-    ]
+    out = []
+    alone = replace(_FAINT, noise="orthogonal")
+    for config, filters, nodes in (
+        (_LINE, _on_a_line(), _first_patch(_LINE, 6)),
+        (_FAINT, _off_features(2), _first_patch(_FAINT, 6, False)),
+        (_FAINT, _off_features(2, filters=1), _first_patch(_FAINT, 6, False)),
+        (alone, _off_features(2), _first_alone(alone, 6, False)),
+    ):
+        W, weight = filters
+        mean = _over_filters(_SIGMA_INIT * W, weight, nodes, plan.broken)
+        measured = {"rise": mean.rise / mean.start, "damping": mean.damping / mean.start}
+        if not plan.broken:  # with frozen logits damping wins at every sigma_init
+            border = (measured["damping"] / measured["rise"]) ** (1 / 3) * _SIGMA_INIT
+            measured["sigma_init_boundary"] = border
+        label = f"mean over W(0), {config.noise} J={W.shape[1]} d'={config.dim_noise}"
+        given = _expected_inputs(config, _LOGIT, W.shape[1])
+        out += as_printed("sam-noise-boundary", measured, label, _INTEGRAL, **given)
+    return out
 
 
 def _over_filters(
@@ -408,11 +415,12 @@ def _over_filters(
     broken: bool,
     logit: float = _LOGIT,
     equal: bool = True,
+    step: float = 1.0,
 ) -> Ascent:
     """Mean over filters (Q, J, d) and data of the first filter's alignment per ‖w_j‖²."""
     data, share = nodes
     W = W[:, None]
-    ascent = Ascent.of(W, data, _per_square(W, data), broken, logit, equal)
+    ascent = Ascent.of(W, data, _per_square(W, data), broken, logit, equal, step)
     return ascent.mean(weight[:, None] * share)
 
 
@@ -460,6 +468,7 @@ _EXPECTED = (
     (_FAINT, 0.5, 2),
     (replace(_FAINT, n_examples=3, dim=3, alpha=1 / 3), 0.1, 1),
     (replace(_FAINT, dim=3, n_patches=3), _LOGIT, 1),
+    (replace(_FAINT, noise="orthogonal"), _LOGIT, 1),
     (replace(_FAINT, dim=6, n_patches=3, noise="orthogonal"), _LOGIT, 2),
 )
 
@@ -468,8 +477,12 @@ def _measure_losses(plan: Plan) -> list[Quantity]:
     """(B9): what the differences of logit terms take, without features and with them."""
     out = []
     for config, logit, filters in _EXPECTED[: 1 if plan.broken else None]:
-        framed = config.noise == "orthogonal"
-        nodes = _first_frame(config, False) if framed else _first_patch(config, 7, False)
+        if config.noise == "gaussian":
+            nodes = _first_patch(config, 7, False)
+        elif config.n_patches == 2:
+            nodes = _first_alone(config, 7, False)
+        else:
+            nodes = _first_frame(config, False)
         W = _off_features(config.dim_noise, filters=filters)
         out += _expected(config, W, nodes, logit, plan)
     return out + _expected(_LINE, _on_a_line(), _first_patch(_LINE, 7), _LOGIT, plan)
@@ -483,31 +496,31 @@ def _expected(
     plan: Plan,
 ) -> list[Quantity]:
     (W, weight), (data, share) = filters, nodes
-    weight = weight[:, None] * share
-    losses = _losses(W[:, None], data, weight, _per_square, logit, plan.broken)
+    losses = _losses(
+        W[:, None], data, weight[:, None] * share, _per_square, logit, plan.broken, _SIGMA_INIT
+    )
     kind = f"{config.noise} n={config.n_examples} P={config.n_patches} d'={config.dim_noise}"
-    label = f"mean over W(0), {kind} J={W.shape[-2]} l={logit}"
-    given = _inputs(config, logit, W.shape[-2])
+    label = f"mean over W(0), {kind} J={W.shape[1]} l={logit}"
+    inputs = _expected_inputs(config, logit, W.shape[1])
     out = [
         exact(
-            f"loss of {part}, {label}", value, _FIRST_ORDER, what="loss", part=part,
-            config=config, **given,
+            f"loss of {part}, {label}", losses[part], _FIRST_ORDER, what="loss", part=part,
+            config=config, inputs=inputs,
         )
-        for part, value in losses.items()
+        for part in ("damping", "rise")
     ]  # fmt: skip
-    at = losses["alignment"] * _SIGMA_INIT**3
-    printed = ["alignment_loss", *(["validity"] if logit < _LOGIT else [])]
-    return out + [
-        exact(f"{key.replace('_', ' ')}, {label}", at, _FIRST_ORDER, what=key, **given)
-        for key in printed
-    ]
+    printed = {"alignment_loss": losses["alignment"]}
+    if W.shape[1] == 1 and config.n_patches == 2:  # it is more than an output's deviation
+        printed["validity"] = losses["alignment"]
+    return out + as_printed("sam-noise-boundary", printed, label, _FIRST_ORDER, **inputs)
 
 
 def _measure_margins(plan: Plan) -> list[Quantity]:
     """(B12): the standard deviation of an output, over both examples' noise and features."""
     out = []
     for config, (W, weight) in (
-        (replace(_FAINT, n_patches=3), _off_features(2, 4)),
+        (_FAINT, _off_features(2, 4)),
+        (replace(_FAINT, dim=3, n_patches=4), _off_features(1, 4)),
         (replace(_LINE, beta_slow=0.7), _filters_on_a_line(4)),
     ):
         patches, free = config.n_patches - 1, config.dim_noise
@@ -516,9 +529,10 @@ def _measure_margins(plan: Plan) -> list[Quantity]:
         x[:, 0, 0, FAST], x[:, 1, 0, SLOW] = config.beta_fast, config.beta_slow
         x[:, :, 1:, 2:] = config.sigma_noise * nodes.unflatten(-1, (1, patches, free))
         squares = output(_SIGMA_INIT * W[:, None], x).square().mean(-1)
-        label = f"validity: deviation of an output, P={config.n_patches} d'={free} J=2"
-        deviation = (weight @ squares @ share).sqrt()
-        out.append(exact(label, deviation, _INTEGRAL, what="validity", **_inputs(config, 0.5)))
+        measured = {"validity": (weight @ squares @ share).sqrt()}
+        label = f"deviation of an output, P={config.n_patches} d'={free} J=2"
+        given = _expected_inputs(config, 0.5, 2)
+        out += as_printed("sam-noise-boundary", measured, label, _INTEGRAL, **given)
     return out
 
 
@@ -531,32 +545,38 @@ def _filters_on_a_line(n: int) -> tuple[Tensor, Tensor]:
     return torch.stack([nodes[:, [0, 0, 1]], nodes[:, [2, 2, 3]]], 1), weight
 
 
-def _two_on_features() -> tuple[Tensor, Tensor]:
-    """Two filters W⁽⁰⁾, (Q, 2, 3), and weights (Q,): to degree 11 along a feature.
+def _on_features_too(dim: int, filters: int) -> tuple[Tensor, Tensor]:
+    """Filters W⁽⁰⁾, (Q, J, 2 + dim), and weights (Q,): to degree 11 along a feature.
 
     Of what is off the features only the first filter's part, which is that of noise by itself.
     """
-    nodes, weight = _grid([length(1, 3), normal(6), normal(6)])
-    W = torch.zeros(len(nodes), 2, 3, dtype=torch.float64)
+    nodes, weight = _grid([length(dim, 3), *[normal(6)] * filters])
+    W = torch.zeros(len(nodes), filters, 2 + dim, dtype=torch.float64)
     W[:, 0, 2], W[:, :, :2] = nodes[:, 0], nodes[:, 1:, None]
     return W, weight
 
 
 def _measure_spread(plan: Plan) -> list[Quantity]:
     """(B10): what the margins' spread over features does, where there is next to no noise."""
-    config, out = replace(_LINE, sigma_noise=1e-3), []
-    W, weight = _two_on_features()
-    data = _first_patch(config, 3)
+    config, filters = replace(_LINE, sigma_noise=3e-4), 3
+    W, weight = _on_features_too(1, filters)
+    data, out = _first_patch(config, 3), []
+    step = 1 / (config.sigma_noise**3 * _SPREAD_INIT)
     for logit in (0.5, 0.2):
         same, own = (
-            _over_filters(_SPREAD_INIT * W, weight, data, False, logit, equal)
+            _over_filters(_SPREAD_INIT * W, weight, data, False, logit, equal, step)
             for equal in (True, plan.broken)
         )
-        given = {"config": config, "sigma_init": _SPREAD_INIT} | _inputs(config, logit)
+        inputs = _inputs(config, logit, filters)
         for index, part in enumerate(("damping", "rise")):
             change = float(getattr(own, part) / getattr(same, part)) - 1
-            name = f"change of {part} by unequal features, J=2 l={logit} at output 0"
-            out.append(exact(name, change, _FEW_ORDERS, what="spread", part=index, **given))
+            name = f"change of {part} by unequal features, J={filters} l={logit} at output 0"
+            out.append(
+                exact(
+                    name, change, 1e-4, what="spread", part=index, config=config,
+                    inputs=inputs,
+                )
+            )  # fmt: skip
     return out
 
 
@@ -565,27 +585,35 @@ def _measure_shift(plan: Plan) -> list[Quantity]:
 
     With so little noise that its shift is small.
     """
-    W, weight = _two_on_features()
-    data, out = _first_patch(_QUIET, 6), []
+    alone = replace(_QUIET, dim=4, noise="orthogonal")
+    return [
+        _shift(_QUIET, _on_features_too(1, 2), _first_patch(_QUIET, 6), 0.5),
+        _shift(_QUIET, _on_features_too(1, 1), _first_patch(_QUIET, 6), 0.2),
+        _shift(alone, _on_features_too(2, 1), _first_alone(alone, 6), 0.5),
+    ]
 
-    def slope(cube: float, equal: bool, logit: float) -> Ascent:
+
+def _shift(
+    config: DataConfig,
+    filters: tuple[Tensor, Tensor],
+    nodes: tuple[Dataset, Tensor],
+    logit: float,
+) -> Quantity:
+    W, weight = filters
+
+    def slope(cube: float, equal: bool) -> Ascent:
         """At the sigma_init that has this cube."""
-        return _over_filters(cube ** (1 / 3) * W, weight, data, False, logit, equal)
+        return _over_filters(cube ** (1 / 3) * W, weight, nodes, False, logit, equal)
 
-    for logit in (0.5, 0.2):
-        one = slope(_SIGMA_INIT**3, True, logit)
-        same = _SIGMA_INIT**3 * float(one.damping / one.rise)
-        own = root_scalar(
-            lambda cube, logit=logit: float(slope(cube, False, logit).moving),
-            x0=same,
-            x1=1.001 * same,
-            rtol=1e-9,
-        ).root
-        name = f"relative shift of the border by unequal logits, l={logit} at output 0"
-        shift = (own / same) ** (1 / 3) - 1
-        given = _inputs(_QUIET, logit)
-        out.append(exact(name, shift, _FEW_ORDERS, what="shift", **given))
-    return out
+    one = slope(_SIGMA_INIT**3, True)
+    same = _SIGMA_INIT**3 * float(one.damping / one.rise)
+    search = {"x0": same, "x1": 1.001 * same, "rtol": 1e-9}
+    own = root_scalar(lambda cube: float(slope(cube, False).moving), **search).root
+    inputs = _expected_inputs(config, logit, W.shape[1])
+    name = (
+        f"relative shift of the border by unequal logits, {config.noise} J={W.shape[1]} l={logit}"
+    )
+    return exact(name, (own / same) ** (1 / 3) - 1, _FEW_ORDERS, what="shift", inputs=inputs)
 
 
 def _measure_own_step(plan: Plan) -> list[Quantity]:
@@ -602,14 +630,9 @@ def _measure_own_step(plan: Plan) -> list[Quantity]:
         return (moved / square).sum(-1) / _SMALL_RHO
 
     label = f"sigma_init where SAM = GD, SAM's own h, J={filters}"
-    given = _inputs(_REAL, 0.5, filters)
-    estimate = _crossing(change, 0.01, 1.0)
-    return [quantity(label, estimate, ">", what="sigma_init_boundary", **given)]
-
-
-def _border(slope: Callable[[float], Ascent]) -> float:
-    """The sigma_init at which the mean derivative of SAM's alignment in h is 0."""
-    return _zero(lambda sigma: float(slope(sigma).moving) / sigma, 0.02, 0.5)
+    given = {"claim": "sam-noise-boundary", "key": "sigma_init_boundary"}
+    given |= {"inputs": _expected_inputs(_REAL, 0.5, filters)}
+    return [quantity(label, _crossing(change, 0.01, 1.0), ">", what="printed", **given)]
 
 
 def _zero(f: Callable[[float], float], low: float, high: float, error: float = 1e-10) -> float:
@@ -634,16 +657,14 @@ def _crossing(change: Callable[[float], Tensor], low: float, high: float) -> Est
 
 def _predict_noise_boundary(given: Mapping[str, Any]) -> float:
     what, inputs = given["what"], given["inputs"]
-    if what == "loss":
-        kind = inputs["filters"], 1.0, inputs["logit"], inputs["orthogonal"]
-        return float(getattr(boundary.expected_loss(given["config"], *kind), given["part"]))
-    if what == "spread":
-        kind = inputs["filters"], given["sigma_init"], inputs["logit"]
-        return boundary.feature_spread(given["config"], *kind)[given["part"]]
-    printed = CLAIMS["sam-noise-boundary"].predict(**inputs)
     if what == "shift":
+        printed = CLAIMS["sam-noise-boundary"].predict(**inputs)
         return printed["sigma_init_boundary_corrected"] / printed["sigma_init_boundary"] - 1
-    return printed[what]
+    config, filters, logit = given["config"], inputs["filters"], inputs["logit"]
+    if what == "spread":
+        return boundary.feature_spread(config, filters, _SPREAD_INIT, logit)[given["part"]]
+    loss = boundary.expected_loss(config, filters, _SIGMA_INIT, logit, inputs["orthogonal"])
+    return float(getattr(loss, given["part"]))
 
 
 # --- Equations (B5), (B6): features --------------------------------------------------------------
@@ -656,6 +677,7 @@ def _on_features(W: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 _SILENT = DataConfig(n_examples=5, dim=3, alpha=0.6, beta_fast=1.1, beta_slow=0.8, sigma_noise=0.0)
+_SLOW_FIRST = replace(_SILENT, alpha=0.2)  # k* < 1: SAM evens out below no sigma_init
 _LOUD = replace(_SILENT, dim=8, sigma_noise=0.4)
 
 
@@ -690,16 +712,22 @@ def _uneven(plan: Plan) -> list[Quantity]:
     # growth of one feature does not depend on the other's projections: they may be the same
     nodes, weight = _grid([signed(4)] * 3)
     W = torch.stack([nodes, nodes, torch.zeros_like(nodes)], -1)
-    data = sample(_SILENT, plan.generator("uneven"))
+    out = []
+    for config in (_SILENT, replace(_SILENT, beta_fast=0.6, beta_slow=0.4), _SLOW_FIRST):
+        data = sample(config, plan.fixed("uneven"))
 
-    def change(sigma: float) -> float:
-        ascent = Ascent.of(sigma * W, data, _on_features(W), False).mean(weight)
-        share = ascent.moving / ascent.start
-        return float(share[FAST] - share[SLOW]) / sigma
+        def change(sigma: float, data: Dataset = data) -> float:
+            ascent = Ascent.of(sigma * W, data, _on_features(W), False).mean(weight)
+            share = ascent.moving / ascent.start
+            return float(share[FAST] - share[SLOW]) / sigma
 
-    crossing = _zero(change, 0.03, 3.0)
-    given = {"what": "boundary"} | _feature_inputs(_SILENT, 3, _LOGIT)
-    return [exact("sigma_init where SAM is as even as GD, J=3", crossing, _INTEGRAL, **given)]
+        evens_out = change(0.01) < 0
+        border = _zero(change, 0.01, 3.0) if evens_out else 0.0
+        name = f"sigma_init where SAM is as even as GD, J=3 alpha={config.alpha:g}"
+        name += f" beta={config.beta_fast:g}/{config.beta_slow:g}"
+        given = {"what": "boundary"} | _feature_inputs(config, 3, _LOGIT)
+        out.append(exact(name, border, _INTEGRAL, **given))
+    return out
 
 
 def _real_growth(plan: Plan) -> list[Quantity]:

@@ -136,8 +136,8 @@ def test_the_slope_changes_sign_at_the_border(orthogonal: bool) -> None:
         assert np.sign(slope.total) == sign
 
 
-def test_one_noise_dimension_and_one_patch() -> None:
-    assert _noise_rise(1.0, orthogonal=True, dim=3) == pytest.approx(15 * 7 * 9 / 3)
+def test_two_noise_dimensions_and_one_patch() -> None:
+    assert _noise_rise(1.0, orthogonal=True, dim=4) == pytest.approx(15 * 8 * 10 / 4)
 
 
 def test_what_cannot_be_is_refused() -> None:
