@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -18,6 +19,10 @@ from torch import Tensor, nn
 
 from sim.streams import torch_stream
 from theory.parameters import ParameterError, require
+
+_DIFFUSERS = tuple(int(part) for part in version("diffusers").split(".")[:2])
+DTYPE = "dtype" if _DIFFUSERS >= (0, 40) else "torch_dtype"
+"""What this diffusers calls the type of numbers to load; it passes over the other word."""
 
 Kept = Literal["prediction", "image"]
 """What is kept along a trajectory: the clean image predicted so far, or the noisy one itself."""
@@ -204,3 +209,10 @@ def one_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     line = lines[0].strip()
     return line if len(line) <= 200 else f"{line[:197]}..."
+
+
+def check_dtype(module: Any, asked: torch.dtype) -> None:
+    """Refuse what a library loaded in another type than it was asked for, without a word."""
+    found = getattr(module, "dtype", asked)
+    name = str(asked).removeprefix("torch.")
+    require(found == asked, "dtype", name, f"one that this diffusers loads: it gave {found}")

@@ -17,12 +17,13 @@ from diffusers import (
     AutoPipelineForText2Image,  # pyright: ignore[reportPrivateImportUsage]
     DiffusionPipeline,  # pyright: ignore[reportPrivateImportUsage]
 )
-from packaging.version import Version
 from torch import Tensor, nn
 
 from empirical.data import to_float, to_levels
 from empirical.generation.base import (
+    DTYPE,
     Originals,
+    check_dtype,
     check_labels,
     made_by,
     module_digest,
@@ -47,8 +48,6 @@ logging.getLogger("diffusers.models.modeling_utils").addFilter(
     lambda record: "should be kept in float32: []" not in record.getMessage()
 )
 
-DTYPE = "dtype" if Version(diffusers.__version__) >= Version("0.40.0.dev0") else "torch_dtype"
-"""What this diffusers calls the type of numbers to load; it passes over the other word."""
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -299,7 +298,7 @@ def load_hub(classes: Sequence[str], settings: HubSettings) -> Hub:
         _check_takes_strength(_pipeline_class(settings.pipeline))  # before gigabytes are read
     pipe = _read(settings)
     _check_takes_strength(type(pipe))
-    _check_dtype(pipe, settings)
+    check_dtype(network_of(pipe), DTYPES[settings.dtype])
     chosen = [*_schedule(pipe, settings)]
     steps, guidance, why = own_values(pipe)
     for name, value in (("denoising steps", steps), ("guidance", guidance)):
@@ -320,14 +319,6 @@ def load_hub(classes: Sequence[str], settings: HubSettings) -> Hub:
     _place(pipe, settings)
     found = digest(made_of)
     return Hub(pipe, settings, texts, size, steps, guidance, tuple(chosen), found)
-
-
-def _check_dtype(pipe: Any, settings: HubSettings) -> None:
-    """A library that does not know how the type was asked for loads another, without a word."""
-    network = network_of(pipe)
-    found = getattr(network, "dtype", DTYPES[settings.dtype])
-    allowed = f"one that this diffusers loads: it gave {found}"
-    require(found == DTYPES[settings.dtype], "dtype", settings.dtype, allowed)
 
 
 def _schedule(pipe: Any, settings: HubSettings) -> list[str]:

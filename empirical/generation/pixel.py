@@ -21,8 +21,10 @@ from torch import Tensor
 
 from empirical.data import to_float, to_levels
 from empirical.generation.base import (
+    DTYPE,
     Kept,
     Originals,
+    check_dtype,
     check_keep,
     check_labels,
     module_digest,
@@ -238,9 +240,8 @@ def _read(
         parts = [
             folder / name if (folder / name).is_dir() else folder for name in ("unet", "scheduler")
         ]
-        loaded: Any = UNet2DModel.from_pretrained(
-            parts[0], dtype=dtype, low_cpu_mem_usage=False, output_loading_info=True
-        )
+        options = {DTYPE: dtype, "low_cpu_mem_usage": False, "output_loading_info": True}
+        loaded: Any = UNet2DModel.from_pretrained(parts[0], **options)
         unet, found = loaded
         schedule: Any = DDPMScheduler.load_config(parts[1])
     except Exception as error:  # the libraries raise nearly everything on a damaged file
@@ -248,6 +249,7 @@ def _read(
             raise
         allowed = f"a folder of diffusers' DDPMPipeline, or its name on the hub ({one_line(error)})"
         raise ParameterError("model", model, allowed) from error
+    check_dtype(unet, dtype)
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         keys = list(found.get(kind, ()))
         said = f"whole: its weights have {kind.replace('_', ' ')} like {keys[:1]}"

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,11 @@ def tokenizer() -> Any:
     """One token for each letter, which is all that byte-pair encoding has without merges."""
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    vocabulary = {word: number for number, word in enumerate(words)}
-    return transformers.CLIPTokenizer(vocabulary, [], model_max_length=77)
+    with tempfile.TemporaryDirectory() as folder:  # files, which every version takes
+        files = [Path(folder, "vocab.json"), Path(folder, "merges.txt")]
+        files[0].write_text(json.dumps({word: number for number, word in enumerate(words)}))
+        files[1].write_text("#version: 0.2\n")
+        return transformers.CLIPTokenizer(*map(str, files), model_max_length=77)
 
 
 def text_encoder(kind: str) -> Any:
@@ -460,6 +464,30 @@ def test_images_that_are_not_numbers_are_refused(
     backend.pipe.vae.post_quant_conv.weight.data.fill_(float("nan"))
     with pytest.raises(ParameterError, match="dtype = float32: must be one in which"):
         backend.generate(make_originals(1), 0.5, streams([0]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_numbers_are_of_the_type_asked_for(
+    folders: dict[str, Path], family: str, dtype: str
+) -> None:
+    """Whatever this diffusers calls it; also in the sister pipeline that begins at noise."""
+    backend = load(folders[family], dtype=dtype)
+    sister = backend._pipe(None)
+    for pipe in (backend.pipe, sister, backend.pipe):
+        for name in ("unet", "transformer", "vae", "text_encoder"):
+            part = getattr(pipe, name, None)
+            if part is not None:
+                assert part.dtype == getattr(torch, dtype), name
+
+
+def test_another_type_than_asked_for_is_refused(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a diffusers loads that calls it by another word, and passes over ours."""
+    monkeypatch.setattr(module, "DTYPE", "type_of_numbers")
+    with pytest.raises(ParameterError, match="dtype = float16: must be one that this diffusers"):
+        load(folders["sd1"], dtype="float16")
 
 
 @pytest.mark.parametrize(

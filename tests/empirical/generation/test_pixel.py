@@ -364,6 +364,17 @@ def test_models_that_other_schedulers_came_with_are_the_same(
     assert torch.equal(*made)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_numbers_are_of_the_type_asked_for(
+    conditional: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    assert load_pixel(conditional, 3, 8, 3, dtype=dtype).unet.dtype == dtype
+    if dtype != torch.float32:
+        monkeypatch.setattr("empirical.generation.pixel.DTYPE", "type_of_numbers")
+        with pytest.raises(ParameterError, match=f"dtype = {str(dtype)[6:]}: must be one that"):
+            load_pixel(conditional, 3, 8, 3, dtype=dtype)
+
+
 def test_wrong_images_are_refused(
     conditional: Path, make_originals: Make, streams: Streams
 ) -> None:
