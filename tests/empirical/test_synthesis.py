@@ -58,6 +58,9 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     folder = tmp_path_factory.mktemp("hub") / "model"
+    files = [folder.with_name("vocab.json"), folder.with_name("merges.txt")]
+    files[0].write_text(json.dumps({word: number for number, word in enumerate(words)}))
+    files[1].write_text("#version: 0.2\n")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         StableDiffusionPipeline(
@@ -80,9 +83,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     pad_token_id=len(words) - 1,
                 )
             ),
-            tokenizer=transformers.CLIPTokenizer(
-                {word: number for number, word in enumerate(words)}, [], model_max_length=77
-            ),
+            tokenizer=transformers.CLIPTokenizer(*map(str, files), model_max_length=77),
             unet=UNet2DConditionModel(
                 block_out_channels=(16, 32),
                 layers_per_block=1,
