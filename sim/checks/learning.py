@@ -22,7 +22,7 @@ _FRESH = 20_000
 
 
 def _measure(plan: Plan) -> list[Quantity]:
-    seeds = plan.size(16)
+    seeds = plan.size(24)
     g = plan.generator()
     dtype = torch.float32  # thousands of steps on whole data sets; errors are counts
     data = sample(_CONFIG, g, (seeds,), dtype)

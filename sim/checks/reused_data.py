@@ -80,7 +80,7 @@ def _integrated(plan: Plan) -> list[Quantity]:
 def _drawn(plan: Plan) -> list[Quantity]:
     k, batch_size, share = 3, 5, 0.8
     W, g = _filters(plan, _SMALL), plan.generator(49)
-    chunks = plan.size(24)
+    chunks = plan.size(36)
     kinds = [(arm, part) for arm in ("U", "G") for part in ("bias", "batch")]
     # filled, not appended to: small tensors that stay between large ones that go waste memory
     found = {kind: torch.empty(chunks, _CHUNK, dtype=W.dtype) for kind in kinds}
