@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from empirical import networks
+from empirical.data import Split, for_generator
+from empirical.datasets.base import ImageSet
+from empirical.generation.recipe import Recipe
 from empirical.machine import Machine
 from empirical.scoring import BATCH_SIZE
 from empirical.settings import SYNTHETIC_ARMS, Settings
@@ -19,6 +22,9 @@ from theory.parameters import ParameterError
 EACH_SYNTHETIC = 1500
 """Bytes of a synthetic image beside its pixels: its pair, its place in the store and in the bank,
 a tensor of its own."""
+
+TWO = 2
+"""Images of a trial on the meta device: group norm refuses a single value."""
 
 EACH_EXAMPLE = 160
 """Bytes of a training example: its pair and its row."""
@@ -86,27 +92,30 @@ def run_bytes(settings: Settings, sizes: Sizes, generation_batch: int) -> dict[s
 
 def _generator_bytes(settings: Settings, sizes: Sizes, together: int) -> dict[str, int]:
     """Bytes to train the generator `pixel`, and to make so many images together with it."""
-    from empirical.generation.framing import framing_for  # diffusers takes seconds to import
-    from empirical.generation.train import make_unet
-    from empirical.synthesis import recipe_of
+    from empirical.synthesis import recipe_of  # diffusers takes seconds to import
 
-    recipe = recipe_of(settings, flips=False)
+    doubled = 1 if settings.guidance == 1 else 2
+    return generator_bytes(recipe_of(settings, flips=False), sizes, together * doubled)
+
+
+def generator_bytes(recipe: Recipe, sizes: Sizes, together: int = 0) -> dict[str, int]:
+    """Bytes to train a generator, and to pass so many images through it at once."""
+    from empirical.generation.framing import framing_for
+    from empirical.generation.train import make_unet
+
     framing = framing_for(sizes.side, 2 ** (len(recipe.widths) - 1), recipe.shuffle)
-    unet = _meta(
-        lambda: make_unet(sizes.channels, framing, sizes.n_classes, recipe, settings.generator_seed)
-    )
+    unet = _meta(lambda: make_unet(sizes.channels, framing, sizes.n_classes, recipe, 0))
     inner = framing.padded // framing.shuffle
     shape = (sizes.channels * framing.shuffle**2, inner, inner)
-    told = {"timestep": torch.zeros(1, device="meta", dtype=torch.int64)}
+    told = {"timestep": torch.zeros(TWO, device="meta", dtype=torch.int64)}
     if recipe.conditional:
-        told["class_labels"] = torch.zeros(1, device="meta", dtype=torch.int64)
+        told["class_labels"] = torch.zeros(TWO, device="meta", dtype=torch.int64)
     parameters, kept, widest = _sizes_of(unet, shape, told)
     image = sizes.channels * framing.padded**2
     # weights, gradient, Adam's two, the average; what is written is copied first
     written = 6 if recipe.steps > recipe.checkpoint_every else 1
     trained = 4 * parameters * (5 + written) + 4 * recipe.batch_size * (2 * kept + 6 * image)
-    doubled = 1 if settings.guidance == 1 else 2
-    making = 4 * parameters + 4 * together * (doubled * (kept / 4 + 2 * widest) + 6 * image)
+    making = 4 * parameters + 4 * together * (kept / 4 + 2 * widest + 6 * image)
     return {"generator": trained + sizes.n_pool * image, "synthetic images": round(making)}
 
 
@@ -140,10 +149,19 @@ def _sizes_of(
     leaves = [m for m in network.modules() if not any(m.children())]
     hooks = [leaf.register_forward_hook(count) for leaf in leaves]
     with torch.no_grad():
-        network.eval()(torch.empty(1, *shape, device="meta"), **(told or {}))
+        network.eval()(torch.empty(TWO, *shape, device="meta"), **(told or {}))
     for hook in hooks:
         hook.remove()
-    return sum(p.numel() for p in network.parameters()), sum(outputs), max(outputs)
+    parameters = sum(p.numel() for p in network.parameters())
+    return parameters, sum(outputs) // TWO, max(outputs) // TWO
+
+
+def check_split(settings: Settings, data: ImageSet, split: Split, machine: Machine) -> None:
+    """`check_run` of a run on this split of a data set."""
+    pool = len(for_generator(split, settings.generator_data == "pool"))
+    counted = (len(split.train), len(split.test), pool)
+    sizes = Sizes(*counted, data.channels, data.side, len(data.classes))
+    check_run(settings, sizes, machine)
 
 
 def check_run(settings: Settings, sizes: Sizes, machine: Machine) -> None:
@@ -181,6 +199,31 @@ def check_run(settings: Settings, sizes: Sizes, machine: Machine) -> None:
         on_gpu = device.type == "cuda" and stage != "training set"
         there = torch.cuda.mem_get_info(device)[0] if on_gpu else None
         require_memory("empirical run", needed, made_of, lower, there)
+
+
+def check_generator(recipe: Recipe, sizes: Sizes, device: str) -> None:
+    """Raise TooLargeError unless this machine has the memory for `train-generator`."""
+    needed = generator_bytes(recipe, sizes)["generator"]
+    on_gpu = torch.device(device).type == "cuda"
+    there = torch.cuda.mem_get_info(device)[0] if on_gpu else None
+    made_of = (
+        f"a generator of widths {' '.join(map(str, recipe.widths))} with tiles of "
+        f"{recipe.shuffle}, in batches of {recipe.batch_size}"
+    )
+    lower = "--widths, --batch-size or --layers"
+    require_memory("empirical train-generator", needed, made_of, lower, there)
+
+
+def check_seeds(command: str, settings: Settings, seeds: int) -> None:
+    """Raise TooLargeError unless so many seeds of digits can be trained as one program here."""
+    stages = run_bytes(replace(settings, arm="upsample"), _digits(settings), 50)
+    needed = seeds * max(stages["early network"], stages["final network"])
+    require_memory(command, needed, f"{seeds} seeds trained together", "--seeds")
+
+
+def _digits(settings: Settings) -> Sizes:
+    n = settings.train_images or 100
+    return Sizes(n, 1797 - 500 - 197 - n, 500, 1, 8, 10)
 
 
 _NETWORK = "--batch-size or --network, or raise --accumulation"

@@ -77,18 +77,18 @@ def denoising_steps(
     tried: those at strengths that were tried. None: a pipeline has yet to say.
     """
     copies = settings.k - 1 if settings.arm in ("tada", "syn-rand") else 1
-    strengths = settings.arm_strengths
-    cycle = [strengths[copy % len(strengths)] for copy in range(max(1, copies))]
+    used = settings.arm_strengths[: max(1, copies)]
     known, wanted = tried or {}, settings.denoising_steps
-    if any(s not in known for s in cycle) and wanted is None:
+    if any(s not in known for s in used) and wanted is None:
         return None
     steps = [
         known[s] if s in known or wanted is None else grid(wanted, settings.fixed_steps, s)[1]
-        for s in cycle
+        for s in used
     ]
-    # the copies of a trajectory cost what its last one costs
-    each = max(steps) / len(steps) if settings.trajectory else sum(steps) / len(steps)
-    return round(synthetic * each)
+    if settings.trajectory:  # all copies cost what its last one costs
+        return round(synthetic * steps[0] / max(1, copies))
+    rounds, rest = divmod(max(1, copies), len(steps))
+    return round(synthetic * (rounds * sum(steps) + sum(steps[:rest])) / max(1, copies))
 
 
 def activations(network: nn.Module, channels: int, side: int) -> int:

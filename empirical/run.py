@@ -31,7 +31,7 @@ from torch import Tensor
 from empirical import algorithm, arms, memory, networks, ranks, scoring, selection, synthesis
 from empirical.arms import Pair
 from empirical.batches import TrainingSet
-from empirical.data import Split, cut, for_generator, open_set
+from empirical.data import Split, cut, open_set
 from empirical.datasets.base import ImageSet
 from empirical.devices import Tracked, accelerated
 from empirical.early import find_slow, fresh_network, take
@@ -144,10 +144,7 @@ def _checked(settings: Settings, out: Path, machine: Machine, generates: bool) -
     check_company(network, final_recipe(settings, size), size, shape, ranks.world())
     if settings.arm in SYNTHETIC_ARMS:
         synthesis.check(data, split, settings)
-    pool = len(for_generator(split, settings.generator_data == "pool"))
-    counted = (len(split.train), len(split.test), pool)
-    sizes = memory.Sizes(*counted, data.channels, data.side, len(data.classes))
-    memory.check_run(settings, sizes, machine)
+    memory.check_split(settings, data, split, machine)
     with accelerated(final_recipe(settings, size), machine.cpu, machine.trackers, out):
         pass  # what this machine cannot do is said now
     if generates and settings.arm in SYNTHETIC_ARMS and not (out / "selection.json").exists():

@@ -33,6 +33,9 @@ GENERATORS = ("pixel", "glide", "ideal", "ideal:fading")
 GENERATOR_DATA = ("pool", "train")
 DTYPES = ("float32", "float16", "bfloat16")
 
+MOST_SEEDS = 10_000
+"""Of one command that goes through them in turn: more would take years."""
+
 # Chosen by `python -m empirical tune` on validation images only: results/digits/tune.json.
 TUNED_LR = {"sgd": 0.05, "sam": 0.02}
 TUNED_RHO = 0.2

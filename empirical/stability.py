@@ -16,7 +16,7 @@ from empirical.data import cut, open_set
 from empirical.datasets.planted import PlantedSet
 from empirical.early import truth_by_epoch
 from empirical.machine import HERE, Machine
-from empirical.settings import Settings
+from empirical.settings import MOST_SEEDS, Settings
 from empirical.versions import versions
 from sim.locks import one_writer
 from sim.style import BLUE, GREEN, GREY, ORANGE, RED, STYLE, canvas, line, write_figure
@@ -51,6 +51,8 @@ def stability(
     Raises ParameterError for fewer than two seeds, or data_seeds of a data set that is not planted.
     """
     require(seeds >= 2, "seeds", seeds, "at least 2")
+    for name, value in (("seeds", seeds), ("data_seeds", data_seeds)):
+        require(value <= MOST_SEEDS, name, value, f"at most {MOST_SEEDS}")
     planted = settings.dataset == "planted"
     most = "at least 0" if planted else f"0 for {settings.dataset}"
     require(data_seeds == 0 or (planted and data_seeds > 0), "data_seeds", data_seeds, most)

@@ -46,11 +46,15 @@ def train_generator(
         device: cpu, cuda, ...
     """
     from empirical.data import cut, for_generator, open_set
+    from empirical.devices import check_device
     from empirical.generation.train import train_generator
+    from empirical.memory import Sizes, check_generator
     from empirical.settings import Settings
 
     world = os.environ.get("WORLD_SIZE", "1")
     require(world == "1", "processes", world, "1: a generator is trained by one process")
+    check_device(device)
+    require(0 <= seed < 2**63, "seed", seed, f"a whole number between 0 and {2**63 - 1}")
     settings = Settings(dataset=dataset)
     images = open_set(settings, data, download)
     mine = for_generator(cut(images, settings))
@@ -61,6 +65,8 @@ def train_generator(
     rows = mine[first : None if count is None else first + count]
     pixels, labels = images.train.pixels[rows], images.train.labels[rows]
     classes = len(images.classes)
+    sizes = Sizes(len(rows), 0, len(rows), images.channels, images.side, classes)
+    check_generator(recipe, sizes, device)
     name = f"{dataset} generator"
     done = train_generator(pixels, labels, classes, recipe, seed, out, name, device)
     print(f"trained on {len(labels)} images in {done.seconds:.0f} s: {done.folder}")

@@ -41,9 +41,9 @@ def framing_for(side: int, factor: int, shuffle: int = 1) -> Framing:
     """The least padding with which a network halves a side `factor`-fold without a remainder.
 
     Raises:
-        ParameterError: shuffle is below 1.
+        ParameterError: shuffle is below 1, or a tile is larger than an image.
     """
-    require(shuffle >= 1, "shuffle", shuffle, "at least 1")
+    require(1 <= shuffle <= side, "shuffle", shuffle, f"at least 1 and at most {side}, the side")
     unit = factor * shuffle
     return Framing(side, math.ceil(side / unit) * unit, shuffle)
 

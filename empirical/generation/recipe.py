@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from theory.parameters import require
 
+MOST_LEVELS = 16
+"""Resolutions of a generator: each halves the one before."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -47,11 +50,13 @@ class Recipe:
             value = getattr(self, name)
             ok = isinstance(value, int) and value >= 1
             require(ok, name, value, "a whole number of at least 1")
+            require(value < 2**63, name, value, f"at most {2**63 - 1}, which 64 bits hold")
         require(0 < self.lr < float("inf"), "lr", self.lr, "a number above 0")
         require(0 <= self.ema < 1, "ema", self.ema, "in [0, 1)")
         require(0 <= self.class_dropout < 1, "class_dropout", self.class_dropout, "in [0, 1)")
         fits = len(self.widths) > 0 and all(width > 0 and width % 8 == 0 for width in self.widths)
         require(fits, "widths", self.widths, "multiples of 8, at least one")
         levels = len(self.widths)
+        require(levels <= MOST_LEVELS, "widths", f"{levels} of them", f"at most {MOST_LEVELS}")
         ok = 0 <= self.attention <= levels
         require(ok, "attention", self.attention, f"between 0 and {levels}, the number of widths")

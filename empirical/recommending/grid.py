@@ -14,14 +14,14 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from empirical import ranks, run
+from empirical import memory, ranks, run
 from empirical.data import cut, open_set
 from empirical.datasets.base import fingerprint
 from empirical.files import open_folder
 from empirical.machine import HERE, Machine
 from empirical.recommending.probe import check_grid
 from empirical.recommending.rule import check_ks
-from empirical.settings import Settings
+from empirical.settings import MOST_SEEDS, Settings
 from empirical.synthesis import trained_here
 from empirical.versions import versions
 from sim.locks import one_writer
@@ -75,9 +75,12 @@ def grid(
     check_grid(settings, strengths)
     check_ks(ks)
     require(seeds >= 1, "seeds", seeds, "at least 1")
+    require(seeds <= MOST_SEEDS, "seeds", seeds, f"at most {MOST_SEEDS}")
     require(machine.synthetic is None, "synthetic", machine.synthetic, "not given: OUT has its own")
     base = settings
     data = open_set(settings, machine.data, machine.download)
+    largest = replace(settings, k=max(ks, default=1))
+    memory.check_split(largest, data, cut(data, settings), machine)
     if settings.generator == "pixel":
         given = (data, cut(data, settings), settings, out / "generator", machine.device)
         ranks.start(machine.cpu)

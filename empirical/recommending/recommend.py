@@ -13,7 +13,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from empirical import networks, ranks, run
+from empirical import memory, networks, ranks, run
 from empirical.data import cut, open_set
 from empirical.diagnosis.classifier import DEFAULT
 from empirical.diagnosis.estimates import Estimate
@@ -80,6 +80,8 @@ def _recommend(
     data = open_set(here, machine.data, machine.download)
     split = cut(data, here)
     check(data, split, here)
+    every_copy = replace(here, k=1 + copies * len(strengths), strengths=None)
+    memory.check_split(every_copy, data, split, machine)
     try:
         with torch.device("meta"):
             networks.make(judge, data.channels, data.side, len(data.classes))
