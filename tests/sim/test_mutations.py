@@ -26,6 +26,7 @@ from sim.checks.base import Check, Plan, Quantity, judge
 from tests.sim.mutants import Mutant, mutants
 from theory import boundary, convergence, family, predict, world
 from theory.claims import CLAIMS
+from theory.parameters import ParameterError
 
 GROUPS: dict[str, tuple[list[str], dict[str, set[str] | None]]] = {
     # module of theory: the claims that test it, and what is changed: whole modules (None), or
@@ -64,6 +65,11 @@ _PRODUCT = "a product, whatever the order of its factors"
 _SIZE = "N'/N = alpha + k - alpha k, and the numerator of (17), are symmetric in alpha and k"
 _START = "where the search starts: every start leads to the same maximum, or to a lower one"
 _STEERING = "the direction of the next step, not the rate that is returned"
+_ALIKE = "the filters are alike"
+_MANY = "any number of examples so large that alpha is not rounded"
+_OTHERS = "the alignment that a filter loses does not depend on the other filters"
+_PROJECTION = "a projection on a feature does not depend on the other dimensions"
+_SHAPE = "the last of two axes"
 
 EQUIVALENT: dict[str, dict[str, str]] = {
     "sharpness": {
@@ -107,6 +113,34 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "amplification.upsampled_weight: n_augmented, `alpha` and `k` swapped": _SIZE,
         "predict.amplification_: feature_gradient, `alpha` and `1.0` swapped": _PRODUCT,
         "predict.amplification_: feature_gradient, `k * (1 - alpha)` and `1.0` swapped": _PRODUCT,
+    },
+    "boundary": {
+        "boundary.alignment_loss: `-1` -> `1`": _SHAPE,
+        "boundary.damping_loss: `-1` -> `1`": _SHAPE,
+        "boundary.corrected_sigma_init_boundary: `world.dim_noise` -> `world.dim_noise + 1`": (
+            _PROJECTION
+        ),
+        "boundary.corrected_sigma_init_boundary: `world.dim_noise` -> `world.dim_noise - 1`": (
+            _PROJECTION
+        ),
+        "boundary.feature_sigma_boundary: `evening > 0` -> `evening >= 0`": "0 either way",
+        "boundary.feature_slope: `u > 0` -> `u >= 0`": "0 adds nothing to a sum of powers",
+        "boundary.margin_size: `filters` -> `filters + 1` (3)": _OTHERS,
+        "boundary.margin_size: `filters` -> `filters - 1` (3)": _OTHERS,
+        "predict.moving_logits: `0` -> `1`": _ALIKE,
+        "predict.moving_logits: `0` -> `1` (2)": _ALIKE,
+        "predict.moving_logits: `0` -> `1` (3)": _ALIKE,
+        "predict.sam_feature_boundary: `10 ** 18` -> `10 ** (18 + 1)`": _MANY,
+        "predict.sam_feature_boundary: `10 ** 18` -> `10 ** (18 - 1)`": _MANY,
+        "predict.sam_feature_boundary: `10` -> `11.0`": _MANY,
+        "predict.sam_feature_boundary: `10` -> `9.0`": _MANY,
+        "predict.sam_feature_boundary: `18` -> `16.2`": _MANY,
+        "predict.sam_feature_boundary: `18` -> `19.8`": _MANY,
+        "predict.sam_noise_boundary: `filters` -> `8` (2)": _OTHERS,
+        "predict.sam_noise_boundary: `filters` -> `filters + 1` (2)": _OTHERS,
+        "predict.sam_noise_boundary: `filters` -> `filters - 1` (2)": _OTHERS,
+        "world.World.n_fast: n_fast, `self.n_examples` and `self.alpha` swapped": _PRODUCT,
+        "world.both_kinds: n_fast, `n_examples` and `alpha` swapped": _PRODUCT,
     },
     "family": {
         "family._fastest: `(a * tau, fresh, 0)` and `(a * tau, 0, shared)` swapped": _START,
@@ -178,15 +212,27 @@ tests/theory/test_family.py compares these with all numbers, one by one."""
 REFUSALS = {"boundary._check", "world.check_batch"}
 """What only refuses wrong input: tests/theory tries that."""
 
-COARSE = {
-    f"boundary.{name}"
-    for name in (
-        *("_rise_moment", "_damping_moment", "alignment_loss", "damping_loss", "expected_loss"),
-        *("corrected_sigma_init_boundary", "feature_spread", "margin_size"),
-    )
+MISSED: dict[str, dict[str, str]] = {
+    "boundary": {
+        **{
+            f"boundary._rise_moment: `{old}` -> `{new}`": "two filters, three patches, two dimensions: "
+            "too many nodes to sum over"
+            for old, new in (
+                ("108 * c2", "108 / c2"),
+                ("108 * c2", "108"),
+                ("108 * c4", "108 / c4"),
+                ("108 * c4", "108"),
+                ("6 * c2", "6 / c2"),
+                ("6 * c2", "6"),
+            )
+        },
+        "boundary.corrected_sigma_init_boundary: `orthogonal` -> `False` (3)": (
+            "the shift of the border is measured for independent noise"
+        ),
+        "boundary.expected_loss: `2` -> `2.2` (3)": "too small a part of what is measured",
+    },
 }
-"""Corrections of first order, measured to a few thousandths at few sizes: what moves them by less,
-or only elsewhere, is not caught."""
+"""By group, faults that no quantity is sharp enough to catch, each with the reason."""
 
 
 def _facts() -> dict[str, list[tuple[Callable[[], object], object]]]:
@@ -233,12 +279,21 @@ def _facts() -> dict[str, list[tuple[Callable[[], object], object]]]:
         "boundary": [
             (lambda: world.both_kinds(10, 0.34), (3, 7)),
             (lambda: world.World(10, alpha=0.34).share_fast, 0.3),
+            (lambda: _missing(0.9), True),
+            (lambda: _missing(0.1), False),
             (lambda: world.World(10, alpha=0.34).n_slow, 7),
             # k* < 1: SAM evens nothing out
             (lambda: boundary.feature_sigma_boundary(few, 4, 0.3), 0.0),
             (lambda: boundary.feature_slope(ten, [0.0, 1.0], [0.0, 1.0])[0] > 0, True),
         ],
     }
+
+
+def _missing(alpha: float) -> bool:
+    """Whether two examples are said to lack slow ones."""
+    with pytest.raises(ParameterError) as refused:
+        world.both_kinds(2, alpha)
+    return "slow" in refused.value.allowed.split("none is ")[1]
 
 
 class _EndlessError(Exception):
@@ -341,9 +396,9 @@ def test_every_fault_is_caught(group: str) -> None:
     for mutant in found:
         claim = caught(mutant, through.get(mutant.function.__code__, []))
         catching.add(claim)
-        if claim is None and mutant.text.split(":")[0] not in COARSE:
+        if claim is None:
             survivors.append(mutant.text)
-    expected = set(EQUIVALENT.get(group, ()))
+    expected = EQUIVALENT.get(group, {}).keys() | MISSED.get(group, {}).keys()
     assert not set(survivors) - expected, "\n".join(sorted(set(survivors) - expected))
     left = "\n".join(sorted(expected - set(survivors)))
     assert not left, f"caught, or no longer there:\n{left}"
