@@ -12,10 +12,15 @@ import sympy as sp
 from theory import boundary
 from theory.amplification import k_star
 from theory.boundary import (
+    alignment_loss,
+    corrected_sigma_init_boundary,
+    damping_loss,
+    expected_loss,
     expected_noise_slope,
     feature_sigma_boundary,
     feature_slope,
     logit_change,
+    margin_size,
     mean_length,
     noise_slope,
     sigma_init_boundary,
@@ -105,11 +110,16 @@ def test_logits_of_two_examples_by_hand() -> None:
     assert change == pytest.approx([0.25 * (2.0 - 0.2) / 2, 0.16 * (-0.5 + 0.6) / 2])
 
 
-def test_tangent_kernels_raise_logits_on_average() -> None:
+def test_logits_rise_on_average_with_the_weights_of_the_loss_and_not_with_others() -> None:
     rng = np.random.default_rng(0)
     gradients = rng.normal(size=(20, 5, 3))
     for g, l in zip(gradients, rng.uniform(size=(20, 5)), strict=True):
         assert np.sum(logit_change(l, g @ g.T) / (1 - l)) > 0
+    # the second example pulls the first one down by more than it rises itself, weighed by l
+    l, g = np.array([0.551, 0.102]), np.array([[1.0], [-8.0]])
+    change = logit_change(l, g @ g.T)
+    assert change == pytest.approx([-0.0328, 0.0971], rel=0.01)
+    assert np.sum(l * change) < 0 < np.sum(change / (1 - l))
 
 
 @pytest.mark.parametrize("orthogonal", [True, False])
@@ -214,3 +224,100 @@ def test_feature_border_of_many_filters() -> None:
     world = World(alpha=0.8, beta_fast=2.0, beta_slow=0.01)
     expected = (6 * 2 * sqrt(2 / pi) / (9 * 0.5 * 2**3 * 3 * 10**6)) ** (1 / 3)
     assert feature_sigma_boundary(world, 10**6) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(("alpha", "beta_slow", "above"), [(0.4, 0.9, False), (0.3, 0.9, True)])
+def test_below_k_star_1_sam_evens_out_above_a_border_or_nowhere(
+    alpha: float, beta_slow: float, above: bool
+) -> None:
+    world = World(n_examples=10, alpha=alpha, beta_slow=beta_slow)
+    assert k_star(alpha, 1.0, beta_slow) < 1
+    assert feature_sigma_boundary(world, 8) == 0
+    evens_out = []
+    for sigma in (0.01, 0.1, 1.0, 10.0):
+        # expected growths over W⁽⁰⁾, as (B6) has them, by filters that have the expected sums
+        (p_fast, b_fast), (p_slow, b_slow) = world.features
+        evening = 3 * (p_fast * b_fast**3 - p_slow * b_slow**3) * 2 * sqrt(2 / pi) * sigma
+        rise = 9 / 4 * (p_fast * b_fast**6 - p_slow * b_slow**6) * (15 + 21) * sigma**4
+        evens_out.append(evening > rise)
+    assert not evens_out[0]
+    assert evens_out[-1] == above
+
+
+# --- logits that differ at W ---------------------------------------------------------------------
+
+
+def test_what_gd_loses_by_hand() -> None:
+    # 4 (d' + 5)/(d' + 2) + 7.5 (n_xi − 1)/(d' + 2), times sigma³ ‖w‖³ √(2/π): P = 3, so n_xi = 8
+    world = replace(TINY, n_examples=4, n_patches=3, dim=8)
+    loss = alignment_loss(world, [[0.25]], 0.0, 0.0)[0]
+    by_hand = 0.7**3 * 0.5**3 * sqrt(2 / pi) * (4 * 11 + 7.5 * 7) / 8
+    assert loss == pytest.approx(by_hand)
+    other = alignment_loss(world, [[0.25]], 0.1, 0.2)[0]
+    mean = sum(p * b**3 * u for (p, b), u in zip(world.features, (0.1, 0.2), strict=True))
+    assert other - loss == pytest.approx(mean / 2)
+
+
+def test_given_filters_are_expected_ones_on_average() -> None:
+    world, sigma, d = replace(TINY, n_patches=3, dim=8), 0.3, 6
+    for orthogonal in (False, True):
+        expected = expected_loss(world, 4, sigma, 0.4, orthogonal)
+        cube = sigma**3 * (d + 1) * mean_length(d)
+        gram = [[cube ** (2 / 3)]]
+        found = alignment_loss(world, gram, 0, 0, 0.4, orthogonal)[0]
+        assert found == pytest.approx(expected.alignment)
+        gram = [[sigma**2 * sqrt(d * (d + 2))]]
+        found = damping_loss(world, gram, 0, 0, 0.4, orthogonal)[0]
+        assert found == pytest.approx(expected.damping)
+
+
+def test_little_noise_means_a_small_correction() -> None:
+    # of order sigma_noise⁶, whatever its sign
+    shifts = []
+    for sigma in (1e-3, 2e-3):
+        world = World(n_examples=50, dim=100, sigma_noise=sigma)
+        border = sigma_init_boundary(world, 8)
+        shifts.append(corrected_sigma_init_boundary(world, 8) / border - 1)
+    assert shifts[1] / shifts[0] == pytest.approx(64, rel=1e-2)
+
+
+@pytest.mark.parametrize("orthogonal", [True, False])
+def test_a_corrected_border_is_there_however_large_the_correction(orthogonal: bool) -> None:
+    for n, dim, sigma, logit, filters in product(
+        (2, 10**6), (10**7, 10**12), (1e-6, 1.0, 1e6), (1e-6, 0.5, 0.999), (1, 10**6)
+    ):
+        world = World(n_examples=n, dim=dim, n_patches=3, sigma_noise=sigma, alpha=0.5)
+        border = corrected_sigma_init_boundary(world, filters, logit, orthogonal)
+        assert 0 < border < float("inf")
+        assert 0 < margin_size(world, filters, border, logit, orthogonal) < float("inf")
+
+
+@pytest.mark.parametrize(("c", "s"), ANGLES)
+def test_two_patches_that_are_not_looked_at(c: sp.Rational, s: sp.Rational) -> None:
+    # z³ z'² times the patch, whose mean lies in the plane of both filters: squared length
+    other = c * Z + s * A
+    squared = sum(_gaussian(Z**3 * other**2 * x, Z, A) ** 2 for x in (Z, A))
+    assert squared == 9 + 108 * c**2 + 108 * c**4
+    powers, d, l = (float(c) ** 2, float(c) ** 4), TINY.dim - 2, 0.3
+
+    def moment(n: int, patches: int) -> float:
+        world = replace(TINY, n_examples=n, n_patches=patches)
+        return boundary._rise_moment(world, *powers, l, False) * (d + 2) / sqrt(2 / pi)
+
+    # every ordered pair of two such patches, of which n examples have (n − 1)(n − 2)
+    second = moment(4, 2) - 2 * moment(3, 2) + moment(2, 2)
+    assert second == pytest.approx(2 * (1 - l) * float(squared))
+    # of P = 3 there are 2n of them, and 2(n − 1) pairs in one example, either order, besides
+    third = moment(4, 3) - 2 * moment(3, 3) + moment(2, 3)
+    assert third == pytest.approx(8 * (1 - l) * float(squared))
+
+
+@pytest.mark.parametrize(("c", "s"), ANGLES)
+def test_third_power_of_a_patch_beside_fourth_powers_of_the_looked_at(
+    c: sp.Rational, s: sp.Rational
+) -> None:
+    # |z| z'⁴ over |z|: z² stands for |z| in what follows, moments of which are 1, 2, 8 √(2/π)
+    terms = sp.Poly(sp.expand((c * Z + s * A) ** 4), Z, A).terms()
+    of_z = {0: 1, 2: 2, 4: 8}
+    mean = sum(k * of_z[p] * sp.factorial2(q - 1) for (p, q), k in terms if p % 2 == q % 2 == 0)
+    assert mean == 3 + 6 * c**2 - c**4
