@@ -17,7 +17,11 @@ from sim.figures.maps import CELLS, heat_map, log_grid
 from sim.optim import patch_weights
 from sim.span import FEATURES, Span
 from sim.style import canvas
-from theory.boundary import feature_sigma_boundary, sigma_init_boundary
+from theory.boundary import (
+    corrected_sigma_init_boundary,
+    feature_sigma_boundary,
+    sigma_init_boundary,
+)
 
 _RHO, _STEP = 0.05, 1e-6
 
@@ -43,29 +47,37 @@ def _noise_row(seed: int, n_examples: int, sigma_noise: float) -> Json:
     return {
         "ratio": band(ratio),
         "measured": crossing(_INITS, ratio - 1),
-        "at equal h and logits": crossing(_INITS, _noise_slope(cells)),
+        "at equal h and logits": crossing(_INITS, _noise_slope(cells, equal=True)),
+        "at equal h": crossing(_INITS, _noise_slope(cells, equal=False)),
         "predicted": numbers(torch.tensor(sigma_init_boundary(config, _FILTERS))),
+        "corrected": numbers(torch.tensor(corrected_sigma_init_boundary(config, _FILTERS))),
     }
 
 
-def _noise_slope(space: Span) -> Tensor:
-    """The same ratio's slope in h as (B2) reads it, (cells, seeds)."""
-    h, start, slope = _assumed(space)
+def _noise_slope(space: Span, equal: bool) -> Tensor:
+    """Slope in h of SAM's alignment, over GD's with logit terms of 1/2, (cells, seeds).
+
+    equal: all logit terms are 1/2 at W, as (B2) has it; else they are the network's own.
+    """
+    h, _, slope = _ascent(space, equal)
     on = space.noise_part(h) > 0
-    aligned, change = ((space.noise_part(v) * on).sum(-1) for v in (start, slope))
-    return (change / aligned).mean(-1)
+    change = (space.noise_part(slope) * on).sum(-1)
+    half = -space.gram_product(space.coefficients(h, 0.5))
+    return (change / (space.noise_part(half) * on).sum(-1)).mean(-1)
 
 
-def _assumed(space: Span) -> tuple[Tensor, Tensor, Tensor]:
+def _ascent(space: Span, equal: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Projections on all rows: of W, of the descent, and of its derivative in h.
 
-    All logit terms are 1/2 at W, by a shift of each output, and move from there; the ascent is
-    h times the gradient, the same h in every draw.
+    equal: all logit terms are 1/2 at W, by a shift of each output, and move from there. The ascent
+    is h times the gradient, the same h in every draw.
     """
     h = space.project(space.initial)
-    start = space.gram_product(space.coefficients(h, 0.5))
+    start = space.gram_product(space.coefficients(h, 0.5 if equal else None))
     moved = h + _STEP * start
-    terms = torch.sigmoid(-space.y * (space.outputs(moved) - space.outputs(h)))
+    terms = None
+    if equal:
+        terms = torch.sigmoid(-space.y * (space.outputs(moved) - space.outputs(h)))
     after = space.gram_product(space.coefficients(moved, terms))
     return h, -start, (start - after) / _STEP
 
@@ -88,7 +100,7 @@ def _feature_row(seed: int, filters: int) -> Json:
     cells = Span.of(start.data, start.W[:, :filters]).rescaled(
         sigma_init=torch.tensor(_GROWTH_INITS).double().unsqueeze(-1)
     )
-    h, descent, slope = _assumed(cells)
+    h, descent, slope = _ascent(cells, equal=True)
     steps = (-cells.gram_product(patch_weights(cells, h, rho)) for rho in (_RHO, 0.0))
     sam, plain, start, change = (_growth(h, along) for along in (*steps, descent, slope))
     gap = torch.tensor([-1.0, 1.0]).double()  # slow less fast
@@ -153,7 +165,8 @@ def _plane(rows: list[Json]) -> Json:
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     return columns | {
         name: {key: [cell[key] for cell in columns[name]] for key in ("mean", "standard_error")}
-        for name in ("ratio", "measured", "at equal h and logits")
+        for name in ("ratio", "measured", "at equal h and logits", "at equal h")
+        if name in columns
     }
 
 
@@ -166,7 +179,8 @@ def _draw(data: Json) -> Canvas:
         ("filters", "sigma_init for filters", "features", even, "RdBu"),
     )
     images: list[Any] = []
-    borders: list[Any] = []
+    legend: list[Any] = []
+    seen: set[Any] = set()
     for ax, plane, (name, inits, title, limits, colours) in zip(axes, _PLANES, panels, strict=True):
         x, y, found = data[name], data[inits], data[plane]
         images.append(heat_map(ax, x, y, found["ratio"], 1.0, limits, colours))
@@ -174,19 +188,28 @@ def _draw(data: Json) -> Canvas:
             {part: np.array(found[key][part], dtype=float) for part in found[key]}
             for key in ("measured", "at equal h and logits")
         )
+        both = [
+            *ax.plot(x, found["corrected"], color="tab:green", lw=1.5, ls="--", label="corrected"),
+            *ax.plot(
+                x, np.array(found["at equal h"]["mean"], dtype=float), "x", color="tab:green", ms=4,
+                mew=0.9, zorder=5, label="measured at equal h",
+            ),
+        ] if "corrected" in found else []  # fmt: skip
         borders = [
-            *ax.plot(x, found["predicted"], color="black", lw=1.5, label="predicted"),
+            *ax.plot(x, found["predicted"], color="black", lw=1.5, label="predicted, equal logits"),
             ax.errorbar(
                 x, own["mean"], yerr=2 * own["standard_error"], fmt="o", ms=4, mfc="white",
-                color="black", mew=0.7, elinewidth=0.7, label="measured, ± 2 s.e.",
+                color="black", mew=0.7, elinewidth=0.7, label="measured, SAM's h, ± 2 s.e.",
             ),
             *ax.plot(x, given["mean"], "k.", ms=3, zorder=4, label="at equal h and logits"),
         ]  # fmt: skip
+        legend += [line for line in (*borders, *both) if line.get_label() not in seen]
+        seen |= {line.get_label() for line in (*borders, *both)}
         ax.set_ylim(y[0], y[-1])
         ax.set_xlabel(name)
         ax.set_title(title)
     axes[0].set_ylabel("sigma_init")
-    axes[2].legend(handles=borders, loc="lower left", frameon=True, title="border")
+    axes[2].legend(handles=legend, loc="lower left", frameon=True, title="border", fontsize=7)
     figure.colorbar(
         images[0], ax=axes[:2], extend="both", pad=0.01, label="NoiseAlign(SAM) / NoiseAlign(GD)"
     )
@@ -199,8 +222,9 @@ FIGURES = (
         "sam-map",
         "One step with real logits: SAM aligns less with noise than GD, and learns features more "
         "evenly, in the blue regions, whose borders are (B4)'s and (B6)'s where all draws have the "
-        "same h and logits of 1/2 at W; SAM's own h, small where the logits rise most, moves them "
-        "up (for noise by a factor of about 1 + 16/(9J)), as do logits off 1/2 at few filters.",
+        "same h and logits of 1/2 at W; the network's own logits move noise's border from there "
+        "(corrected, (B11), right where the correction is small), and SAM's own h, small where the "
+        "logits rise most, moves both up (for noise by a factor of about 1 + 16/(9J)).",
         {
             "data": _SAM,
             "filters": _FILTERS,
