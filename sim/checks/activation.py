@@ -204,7 +204,7 @@ def _even_noise(plan: Plan, activation: Activation) -> list[Quantity]:
     W = init(12, config.dim, 0.4, plan.fixed(64))
     data = sample(config, plan.generator(65), (plan.size(15_000 * (activation.power - 1)),))
     plain = gradient(W, data, LOGIT, simulated)
-    rho = 0.2 * norm(plain)[..., 0, 0]
+    rho = 0.06 * norm(plain)[..., 0, 0]  # small: its tails are those of a high power
     along = noise_projections(-plain, data)
     sam = noise_projections(-descent(Dense(data, W, simulated), W, rho, LOGIT), data)
     on = noise_projections(W, data) > 0
