@@ -145,7 +145,7 @@ def judge(check: Check, quantity: Quantity) -> Verdict:
     if quantity.relation == "=":
         refuted = not abs(m - p) <= margin
         holds = not refuted and margin <= RESOLUTION * abs(p)
-        deviation = abs(m - p) / margin if margin > 0 else float("inf") * (m != p)
+        deviation = abs(m - p) / margin if margin > 0 else (math.inf if refuted else 0.0)
     else:
         gap = p - m if quantity.relation == "<" else m - p
         holds = gap > margin

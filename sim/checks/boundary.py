@@ -341,13 +341,15 @@ def _predict_slope(given: Mapping[str, Any]) -> float:
     kind = given["logit"], config.noise == "orthogonal"
     if what.endswith(" loss"):
         loss = {"alignment loss": boundary.alignment_loss, "damping loss": boundary.damping_loss}
-        found = loss[what](config, gram, *given["cubes"], *kind)
+        fast, slow = given["cubes"]
+        found = loss[what](config, gram, fast, slow, *kind)
     else:
-        found = getattr(boundary.noise_slope(config, gram, *given["quartic"], *kind), what)
+        fast, slow = given["quartic"]
+        found = getattr(boundary.noise_slope(config, gram, fast, slow, *kind), what)
     return float(found[given["filter"]])
 
 
-# --- Equations (B3), (B4), (B9) to (B11): noise, in expectation over the initialisation ----------
+# --- Equations (B3), (B4), (B9) to (B12): noise, in expectation over the initialisation ----------
 
 _LINE = replace(_TINY, dim=3, beta_fast=0.9)
 # features so weak that W⁽⁰⁾ may leave them out
@@ -583,8 +585,9 @@ def _shift(
 
     one = slope(_SIGMA_INIT**3, True)
     same = _SIGMA_INIT**3 * float(one.damping / one.rise)
-    search = {"x0": same, "x1": 1.001 * same, "rtol": 1e-9}
-    own = root_scalar(lambda cube: float(slope(cube, False).moving), **search).root
+    own = root_scalar(
+        lambda cube: float(slope(cube, False).moving), x0=same, x1=1.001 * same, rtol=1e-9
+    ).root
     inputs = _expected_inputs(config, logit, W.shape[1])
     name = (
         f"relative shift of the border by unequal logits, {config.noise} J={W.shape[1]} l={logit}"
@@ -606,9 +609,17 @@ def _measure_own_step(plan: Plan) -> list[Quantity]:
         return (moved / square).sum(-1) / _SMALL_RHO
 
     label = f"sigma_init where SAM = GD, SAM's own h, J={filters}"
-    given = {"claim": "sam-noise-boundary", "key": "sigma_init_boundary"}
-    given |= {"inputs": _expected_inputs(_REAL, 0.5, filters)}
-    return [quantity(label, _crossing(change, 0.01, 1.0), ">", what="printed", **given)]
+    return [
+        quantity(
+            label,
+            _crossing(change, 0.01, 1.0),
+            ">",
+            what="printed",
+            claim="sam-noise-boundary",
+            key="sigma_init_boundary",
+            inputs=_expected_inputs(_REAL, 0.5, filters),
+        )
+    ]
 
 
 def _zero(f: Callable[[float], float], low: float, high: float, error: float = 1e-10) -> float:
@@ -709,42 +720,49 @@ def _uneven(plan: Plan) -> list[Quantity]:
     return out
 
 
-def _drawn_growth(plan: Plan) -> list[Quantity]:
-    """(B6) with noise, over drawn filters and data: at h given, then at the network's own logits
-    and SAM's h."""
-    config = DataConfig(n_examples=5, dim=7, alpha=0.8, beta_slow=0.5, sigma_noise=0.1)
-    draws, filters = plan.size(2_000), 20
-    g = plan.generator("real")
-    data, W = sample(config, g, (draws,)), init(filters, config.dim, 1.0, g, (draws,))
+_FEW = DataConfig(n_examples=5, dim=7, alpha=0.8, beta_slow=0.5, sigma_noise=0.1)
 
-    def gap(ascent: Ascent, part: str) -> Tensor:
-        """In each draw, what adds up to the fast feature's share of its growth less the slow's."""
-        start, value = ascent.start.mean(0), getattr(ascent, part)
-        share = value.mean(0) / start
-        each = (value - share * ascent.start) / start + share
-        return each[:, FAST] - each[:, SLOW]
+
+def _drawn_growth(plan: Plan) -> list[Quantity]:
+    """(B6) with noise, over drawn filters and data."""
+    draws, filters, g = plan.size(2_000), 20, plan.generator("drawn")
+    data, W = sample(_FEW, g, (draws,)), init(filters, _FEW.dim, 1.0, g, (draws,))
+    # with equal logits the damping goes with sigma_init, the rise with its fourth power
+    one = Ascent.of(W, data, _on_features(W), False)
+    cube = ratio(*(_gap(one.start, part) for part in (one.damping, one.rise)))
+    border = Estimate(cube.mean ** (1 / 3), cube.standard_error / cube.mean ** (2 / 3) / 3)
+    return [_border_of_features(border, "=", filters, _LOGIT, "h given")]
+
+
+def _own_growth(plan: Plan) -> list[Quantity]:
+    """The same with the network's own logits and SAM's own h, small where the rise is large."""
+    draws, filters, g = plan.size(1_500), 8, plan.generator("own")
+    data, W = sample(_FEW, g, (draws,)), init(filters, _FEW.dim, 1.0, g, (draws,))
 
     def change(sigma: float) -> Tensor:
         at = sigma * W
         ascent = Ascent.of(at, data, _on_features(at), False, 0.5, equal=False)
-        h = 1 / norm(gradient(at, data)).flatten()
-        return gap(
-            Ascent(ascent.start, h[:, None] * ascent.damping, h[:, None] * ascent.rise), "moving"
-        )
+        return _gap(ascent.start, ascent.moving / norm(gradient(at, data)).squeeze(-1))
 
-    # with equal logits the damping goes with sigma_init, the rise with its fourth power
-    one = Ascent.of(W, data, _on_features(W), False)
-    cube = ratio(gap(one, "damping"), gap(one, "rise"))
-    given = Estimate(cube.mean ** (1 / 3), cube.standard_error / cube.mean ** (2 / 3) / 3)
-    out = []
-    for estimate, relation, logit, step in (
-        (given, "=", _LOGIT, "h given"),
-        (_crossing(change, 0.03, 1.0), ">", 0.5, "SAM's own h"),
-    ):
-        label = f"sigma_init where SAM is as even as GD, {step}, J={filters}, noise"
-        inputs = {"what": "boundary"} | _feature_inputs(config, filters, logit)
-        out.append(quantity(label, estimate, relation, **inputs))
-    return out
+    border = _crossing(change, 0.03, 1.0)
+    return [_border_of_features(border, ">", filters, 0.5, "SAM's own h")]
+
+
+def _gap(start: Tensor, change: Tensor) -> Tensor:
+    """In each draw, what adds up to the share of its growth by which the fast feature's changes
+    less the slow one's, with what the draw's own growth does to that share to first order."""
+    mean = start.mean(0)
+    share = change.mean(0) / mean
+    each = share + (change - share * start) / mean
+    return each[:, FAST] - each[:, SLOW]
+
+
+def _border_of_features(
+    border: Estimate, relation: str, filters: int, logit: float, step: str
+) -> Quantity:
+    name = f"sigma_init where SAM is as even as GD, {step}, J={filters}, noise"
+    inputs = _feature_inputs(_FEW, filters, logit)["inputs"]
+    return quantity(name, border, relation, what="boundary", inputs=inputs)
 
 
 def _feature_inputs(config: DataConfig, filters: int, logit: float) -> dict[str, Any]:
@@ -784,7 +802,7 @@ CHECKS = (
     Check(
         "sam-feature-boundary",
         "logits move along the ascent (control: they are frozen, and SAM is always more even)",
-        combine(_growth, unbroken(_uneven), unbroken(_drawn_growth)),
+        combine(_growth, unbroken(_uneven), unbroken(_drawn_growth), unbroken(_own_growth)),
         _predict_feature_boundary,
     ),
 )

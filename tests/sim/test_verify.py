@@ -218,3 +218,10 @@ def test_a_result_that_cannot_be_written_is_refused_before_the_work(tmp_path: Pa
     assert blocked.read_text() == "kept"
     done = sim("verify", "--json", str(tmp_path))
     assert done.returncode == 2
+
+
+def test_what_is_nothing_and_should_be_agrees() -> None:
+    verdict = judge(_check(0.0), Quantity("q", {}, 0.0, 0.0))
+    assert (verdict.holds, verdict.refuted, verdict.deviation) == (True, False, 0.0)
+    verdict = judge(_check(0.0), Quantity("q", {}, 1e-9, 0.0))
+    assert (verdict.holds, verdict.refuted, verdict.deviation) == (False, True, float("inf"))
