@@ -20,7 +20,6 @@ kuangliu/pytorch-cifar, not at zero: what is learned in the first epochs is what
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from sim.streams import seed_for
-from theory.parameters import ParameterError, require
+from theory.parameters import ParameterError, near, require
 
 
 def small(channels: int, side: int, n_classes: int) -> nn.Module:
@@ -176,7 +175,8 @@ def make(name: str, channels: int, side: int, n_classes: int) -> nn.Module:
     """
     if name.startswith(_PREFIX):
         return _any_of_timm(name.removeprefix(_PREFIX), channels, side, n_classes)
-    require(name in _NETWORKS, "network", name, f"{', '.join(_NETWORKS)} or timm:NAME")
+    allowed = f"{', '.join(_NETWORKS)} or timm:NAME{near(name, _NETWORKS)}"
+    require(name in _NETWORKS, "network", name, allowed)
     require(side >= 1, "side", side, "at least 1")
     return _NETWORKS[name](channels, side, n_classes)
 
@@ -240,12 +240,18 @@ def _patch(side: int, patches: int, even: bool = False) -> int:
 def _any_of_timm(name: str, channels: int, side: int, n_classes: int) -> nn.Module:
     """A network of timm as it is; only those which need it are told the side."""
     timm = _library()
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f" (near: {', '.join(near)})" if near else ""
+    architecture, dot, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        hint = near(architecture, timm.list_models())
         raise ParameterError(
             "network", _PREFIX + name, f"timm: and one of timm.list_models(){hint}"
         )
+    if dot:  # the name of trained weights, which are not loaded, but have a configuration
+        tags = timm.list_pretrained(f"{architecture}.*")
+        known = [found.partition(".")[2] for found in tags]
+        some = f", {len(known)} tags like {known[0]}" if known else ", which has no tags"
+        allowed = f"{_PREFIX}{architecture}{near(tag, known) or some}"
+        require(tag in known, "network", _PREFIX + name, allowed)
     fixed = timm.models.get_pretrained_cfg_value(name, "fixed_input_size")
     options = {"img_size": side} if fixed else {}
     try:

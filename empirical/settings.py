@@ -8,7 +8,7 @@ from typing import Any
 
 from empirical.datasets.names import check_name
 from empirical.generation.steps import check_strength, grid
-from theory.parameters import require
+from theory.parameters import near, require
 
 ARMS = ("original", "upsample", "tada", "syn-rand", "syn-all")
 """The paper's arms, which `compare` compares."""
@@ -159,7 +159,8 @@ class Settings:
     def __post_init__(self) -> None:
         check_name(self.dataset)
         known = self.network in NETWORKS or self.network.startswith("timm:")
-        require(known, "network", self.network, f"{', '.join(NETWORKS)} or timm:NAME")
+        allowed = f"{', '.join(NETWORKS)} or timm:NAME{near(self.network, NETWORKS)}"
+        require(known, "network", self.network, allowed)
         for name, allowed in (
             ("arm", RUN_ARMS),
             ("optimizer", RUN_OPTIMIZERS),
@@ -176,7 +177,7 @@ class Settings:
             ("generator_dtype", DTYPES),
         ):
             value = getattr(self, name)
-            require(value in allowed, name, value, " or ".join(allowed))
+            require(value in allowed, name, value, " or ".join(allowed) + near(value, allowed))
         for name, least in (
             ("k", 1),
             ("seed", 0),
@@ -224,7 +225,7 @@ class Settings:
         kind, _, model = self.generator.partition(":")
         hub = kind == "hub"
         known = self.generator in GENERATORS or (kind in ("pixel", "hub") and model != "")
-        allowed = f"{', '.join(GENERATORS)}, pixel:MODEL or hub:MODEL"
+        allowed = f"{', '.join(GENERATORS)}, pixel:MODEL or hub:MODEL{near(kind, GENERATORS)}"
         require(known, "generator", self.generator, allowed)
         if kind == "ideal":
             allowed = f"another for {self.dataset}: only planted images have an ideal generator"
