@@ -56,9 +56,11 @@ def witness(monkeypatch: pytest.MonkeyPatch) -> Witness:
         found.trains("engine", data.pixels[data.rows])
         begin(self, network, data, *rest)
 
-    def batched(network: Any, start: Any, pixels: Any, labels: Any, plan: Any, *rest: Any) -> Any:
+    def batched(
+        network: Any, start: Any, pixels: Any, labels: Any, plan: Any, *rest: Any, **named: Any
+    ) -> Any:
         found.trains("batched", to_levels(pixels[plan.rows[plan.weights > 0].unique()]))
-        return steps(network, start, pixels, labels, plan, *rest)
+        return steps(network, start, pixels, labels, plan, *rest, **named)
 
     def diffusion(self: _Training, pixels: Any, *rest: Any) -> None:
         found.trains("generator", pixels)
@@ -126,9 +128,11 @@ def test_no_command_trains_on_what_another_scores(
 
     where, settings = tmp_path / "run", [*flags, *SMALL, *data]
     model = tmp_path / "model"
-    do("train-generator", *flags[:2], *data, "--steps", 2, "--widths", 8, 8, "--out", model)
+    tiles = 4 if name == "folder" else 1  # its images have 64 pixels of a side
+    made = ["--steps", 2, "--widths", 8, 8, "--shuffle", tiles]
+    do("train-generator", *flags[:2], *data, *made, "--out", model)
     given = [*settings, "--generator", f"pixel:{model}"]
-    own = [*settings, *GENERATOR]
+    own = [*settings, *GENERATOR, "--generator-shuffle", tiles, "--generator-widths", 8, 8]
     do("run", *given, "--arm", "tada", "--out", where / "model")
     for arm in ("syn-all", "upsample"):
         do("run", *own, "--arm", arm, "--out", where / arm)
