@@ -372,7 +372,7 @@ def _read_table(path: Path) -> dict[str, Row]:
     pa, parquet = library("pyarrow", "sweep"), library("pyarrow.parquet", "sweep")
     allowed = "a whole table of this sweep; move it away to start anew"
     try:
-        table = parquet.read_table(path, page_checksum_verification=True)
+        table = parquet.read_table(path.absolute(), page_checksum_verification=True)
         found = json.loads(table.schema.metadata[b"versions"])
         rows = table.to_pylist()
         known = {key(RunSettings(**{name: row[name] for name in TYPES})): row for row in rows}
@@ -402,7 +402,9 @@ def _write_table(path: Path, rows: list[Row], command: str) -> None:
     pa, parquet = library("pyarrow", "sweep"), library("pyarrow.parquet", "sweep")
     schema = _schema().with_metadata({"command": command, "versions": json.dumps(versions())})
     with whole_file(path) as part:
-        parquet.write_table(pa.Table.from_pylist(rows, schema), part, write_page_checksum=True)
+        # absolute: NAME:... would be an address to pyarrow
+        table = pa.Table.from_pylist(rows, schema)
+        parquet.write_table(table, part.absolute(), write_page_checksum=True)
 
 
 def draw(rows: Sequence[Row], axes: Sequence[str], metric: str, path: Path) -> None:

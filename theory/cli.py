@@ -61,7 +61,9 @@ def parse_or_exit(parse: Callable[[], T]) -> T:
             text = text.rsplit(": error: ", 1)[1]
         else:
             text = re.sub(r"(Argument helptext:|For full helptext).*", "", text, flags=re.DOTALL)
+            # the box's frame with its title, in Unicode or ASCII
             text = re.sub(r"╭[^\n]*╮|[│╭╮╰╯─]", " ", text)
+            text = re.sub(r"^[^\n]*-{3,}[^\n]*$|^\|?|\|$", " ", text, flags=re.MULTILINE)
         fail(" ".join(text.split()), silent=not is_first_process())
 
 

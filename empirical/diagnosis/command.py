@@ -63,16 +63,17 @@ def diagnose(
     from empirical.generation.ideal import Curve
     from empirical.machine import Machine
     from sim.style import write_figure
-    from theory.files import check_writable, write_json
+    from theory.files import check_writable, nothing_left, write_json
 
     require(folder.is_dir(), "folder", folder, "a folder with a store of synthetic images")
     stem = folder.resolve().parent / "diagnosis" if out is None else out
     pages = [stem.with_name(f"{stem.name}.{kind}") for kind in ("json", "png")]
-    for page in pages:
-        check_writable(page)
     recipe = replace(DEFAULT, epochs=epochs, seed=seed)
     machine = Machine(data=data, download=download, cpu=cpu)
-    found = diagnose_store(folder, data, network, recipe, sources, seed, machine)
+    with nothing_left(pages[0].parent):
+        for page in pages:
+            check_writable(page)
+        found = diagnose_store(folder, data, network, recipe, sources, seed, machine)
     found["command"] = (
         f"python -m empirical diagnose {kind} {folder} --network {network} "
         f"--epochs {epochs} --sources {sources} --seed {seed}"
