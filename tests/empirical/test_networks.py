@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,11 @@ def shaped(name: str, channels: int, side: int, n_classes: int) -> nn.Module:
     """The network without memory or numbers."""
     with torch.device("meta"):
         return networks.make(name, channels, side, n_classes)
+
+
+TIMM = tuple(int(part) for part in importlib.metadata.version("timm").split(".")[:3])
+SWIN_28 = ((7, 7, 4, 2), 27_507_268) if TIMM >= (1, 0, 31) else ((7, 7, 3, 1), 27_505_156)
+"""Windows at 28 pixels, and parameters: maps of 7x7 are halved to 4x4, which timm once made 3x3."""
 
 
 # Parameters by hand. Each formula gives the published count with the published arguments, and the
@@ -143,7 +149,7 @@ def test_the_formulas_give_the_published_counts() -> None:
         ("convnext-t", 32, 27_823_498, convnext_t(3, 1, 10)),
         ("convnext-t", 64, 27_824_362, convnext_t(3, 2, 10)),
         ("swin-t", 32, 27_505_108, swin_t(3, 2, (4, 4, 4, 2), 10)),
-        ("swin-t", 28, 27_507_268, swin_t(3, 2, (7, 7, 4, 2), 10)),
+        ("swin-t", 28, SWIN_28[1], swin_t(3, 2, SWIN_28[0], 10)),
         ("swin-t", 64, 27_508_564, swin_t(3, 4, (4, 4, 4, 2), 10)),
     ],
 )
@@ -158,7 +164,7 @@ def test_counts_follow_channels_and_classes() -> None:
     assert count(shaped("densenet121", 1, 28, 100)) == densenet121(1, 100)
     assert count(shaped("vit-s", 1, 28, 100)) == vit_s(1, 28, 4, 100)
     assert count(shaped("convnext-t", 1, 28, 100)) == convnext_t(1, 1, 100)
-    assert count(shaped("swin-t", 1, 28, 100)) == swin_t(1, 2, (7, 7, 4, 2), 100)
+    assert count(shaped("swin-t", 1, 28, 100)) == swin_t(1, 2, SWIN_28[0], 100)
 
 
 @pytest.mark.parametrize(
