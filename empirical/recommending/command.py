@@ -98,6 +98,9 @@ def grid(
     if ranks.is_first():
         for name, what in ERRORS.items():
             best = found["best"][name]
+            if best["mean"] is None:
+                print(f"no {what}: no test image is slow")
+                continue
             at = "" if best["strength"] is None else f" at strength {best['strength']:g}"
             print(f"least {what}: {100 * best['mean']:.1f}%, k = {best['k']}{at}")
             over = (found["recommended_against_best"] or {}).get(name)

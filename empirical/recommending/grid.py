@@ -153,22 +153,28 @@ def summary(found: dict[Cell, list[dict[str, Any]]]) -> dict[str, Any]:
         rows.append(row)
     best = {}
     for name in ERRORS:
-        least = min(rows, key=lambda row: row[name]["mean"])
+        known = [row for row in rows if row[name]["mean"] is not None]
+        least = min(known or rows, key=lambda row: row[name]["mean"] or 0.0)
         best[name] = {"k": least["k"], "strength": least["strength"], **least[name]}
         for row in rows:
             row[name]["over_best"] = _difference(row[name], least[name])
     return {"cells": rows, "best": best}
 
 
-def mean_error(values: Sequence[float]) -> dict[str, float | None]:
-    """Mean over seeds and its standard error (None for one seed)."""
-    own = np.array(values, dtype=float)
+def mean_error(values: Sequence[float | None]) -> dict[str, float | None]:
+    """Mean over seeds and its standard error (None for one seed).
+
+    A seed for which no test image is slow has no error of slow ones, None, at any cell, and is left
+    out; with none left the mean is None.
+    """
+    own = np.array([value for value in values if value is not None], dtype=float)
     error = float(own.std(ddof=1) / math.sqrt(len(own))) if len(own) > 1 else None
-    return {"mean": float(own.mean()), "standard_error": error}
+    return {"mean": float(own.mean()) if len(own) else None, "standard_error": error}
 
 
 def _difference(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float | None]:
-    return mean_error([a - b for a, b in zip(one["seeds"], other["seeds"], strict=True)])
+    both = zip(one["seeds"], other["seeds"], strict=True)
+    return mean_error([None if a is None or b is None else a - b for a, b in both])
 
 
 def against_best(result: dict[str, Any]) -> dict[str, Any] | None:
@@ -185,13 +191,17 @@ def draw(result: dict[str, Any]) -> Figure:
     figure, axes = canvas(8.2, 3.3, ncols=2)
     for ax, name in zip(axes, ERRORS, strict=True):
         _draw(ax, result, name)
-    axes[0].legend(loc="upper left", bbox_to_anchor=(0, -0.18), ncols=3)
+    drawn = next(ax for ax in axes if ax.has_data())
+    drawn.legend(loc="upper left", bbox_to_anchor=(0, -0.18), ncols=3)
     return figure
 
 
 def _draw(ax: Axes, result: dict[str, Any], name: str) -> None:
     rows = result["cells"]
     plain = next(row for row in rows if row["strength"] is None)[name]
+    if plain["mean"] is None:
+        ax.set(title="no test image is slow", ylabel=ERRORS[name])
+        return
     ax.axhline(100 * plain["mean"], color=GREY, lw=1, ls="--", label="k = 1")
     spread = 100 * (plain["standard_error"] or 0.0)
     ax.axhspan(100 * plain["mean"] - spread, 100 * plain["mean"] + spread, color=GREY, alpha=0.15)

@@ -479,3 +479,23 @@ def test_help_has_an_example(command: Command, stage: str) -> None:
     code, said, _ = command(stage, "--help")
     assert code == 0
     assert f"python -m empirical {stage}" in " ".join(said.split())
+
+
+def test_a_grid_without_slow_test_images_has_no_error_of_theirs() -> None:
+    """As happens with few test images; a seed without any is left out of that error alone."""
+    from empirical.recommending.grid import draw as draw_grid
+
+    def runs(*slow: float | None) -> list[dict[str, Any]]:
+        return [{"test_error": 0.2, "test_error_slow": own, "n_synthetic": 3} for own in slow]
+
+    found = {Cell(1, None): runs(0.5, None), Cell(2, 0.5): runs(0.3, None)}
+    result = summary(found)
+    assert result["best"]["test_error_slow"]["mean"] == 0.3
+    assert result["cells"][0]["test_error_slow"]["over_best"]["mean"] == pytest.approx(0.2)
+    none = summary({cell: runs(None, None) for cell in found}) | {"recommended": None}
+    assert none["best"]["test_error_slow"]["mean"] is None
+    assert none["best"]["test_error"]["mean"] == 0.2
+    json.dumps(none, allow_nan=False)
+    left, right = draw_grid(none).axes
+    assert left.get_title() == "no test image is slow"
+    assert right.has_data()
