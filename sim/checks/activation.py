@@ -11,11 +11,13 @@ from torch import Tensor
 
 from sim.checks import activation_variance
 from sim.checks.base import (
+    DRAWN,
     Check,
     Part,
     Plan,
     Quantity,
     combine,
+    constant,
     exact,
     power_product,
     quantity,
@@ -245,11 +247,11 @@ def _tolerance(plan: Plan, activation: Activation) -> list[Quantity]:
     at = equal_alignment(excess.expand(-1, 2), simulated).mean
     out = [exact(f"{name}: sigma ratio at which G({k}) aligns as much as U({k})", at, **given)]
     # independent Gaussian patches: in the mean
-    W = init(_FILTERS, _WIDE.dim, 0.3, plan.fixed(66))
+    W = init(_FILTERS, _WIDE.dim, 0.3, plan.fixed(66), dtype=DRAWN)
     g = plan.generator(67, name)
     parts: dict[str, list[Tensor]] = {"excess": [], "U": [], "G": []}
     for chunk in torch.arange(plan.size(900 * activation.power)).split(300):
-        data = sample(_WIDE, g, (len(chunk),))
+        data = sample(_WIDE, g, (len(chunk),), DRAWN)
         up, made = upsample(data, k), generate(data, k, g)
         parts["excess"].append(alignment_excess(up, made, W, simulated))
         for arm, augmented in (("U", up), ("G", made)):
@@ -283,7 +285,7 @@ _PARTS = (
     *(_part(m, a) for a in (*_ODD, *_RECTIFIED) for m in (_factors, _growth, _race, _tolerance)),
     *(_part(_even_noise, a) for a in _EVEN),
     *(_part(_by_class, a) for a in (*_EVEN, *_ODD)),
-    *(_part(_variance, a) for a in (*_ODD, *_EVEN, *_RECTIFIED)),
+    *(constant(_part(_variance, a)) for a in (*_ODD, *_EVEN, *_RECTIFIED)),
 )
 
 

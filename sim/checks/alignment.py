@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sim.checks.base import Check, Plan, Quantity, exact, quantity, ratio
+from sim.checks.base import DRAWN, Check, Plan, Quantity, exact, quantity, ratio
 from sim.checks.printed import predicted
 from sim.checks.quadrature import normal, planted, signed
 from sim.data import DataConfig, sample
@@ -41,14 +41,14 @@ def _measure(plan: Plan) -> list[Quantity]:
 
 def _drawn(plan: Plan, case: int, config: DataConfig) -> list[Quantity]:
     """Over independent data sets and filters of one length."""
-    W = init(_FILTERS, config.dim, 1.0, plan.fixed(27, case))
+    W = init(_FILTERS, config.dim, 1.0, plan.fixed(27, case), dtype=DRAWN)
     W[:, 2:] *= _W_NORM / W[:, 2:].norm(dim=1, keepdim=True)
     if plan.broken:
         config = replace(config, noise="orthogonal")
     g = plan.generator(28, case)
     means, counts, firsts, seconds = [], [], [], []
     for _ in range(plan.size(12)):
-        data = sample(config, g, (_CHUNK,))
+        data = sample(config, g, (_CHUNK,), DRAWN)
         grad = gradient(W, data, _LOGIT)
         mean = noise_alignment(grad, W, data)
         means.append(mean.nan_to_num().sum(-1))

@@ -18,7 +18,17 @@ import torch
 from scipy.optimize import root_scalar
 from torch import Tensor
 
-from sim.checks.base import Check, Plan, Quantity, combine, exact, quantity, ratio, unbroken
+from sim.checks.base import (
+    Check,
+    Plan,
+    Quantity,
+    combine,
+    constant,
+    exact,
+    quantity,
+    ratio,
+    unbroken,
+)
 from sim.checks.printed import as_printed
 from sim.checks.quadrature import Rule, height, length, normal, signed, square, tilt
 from sim.data import FAST, SLOW, DataConfig, Dataset, sample
@@ -783,18 +793,23 @@ CHECKS = (
     Check(
         "moving-logits",
         "logits are the network's (control: they are equal and frozen)",
-        combine(_measure_logits, _measure_integrated, _measure_framed, _measure_alike),
+        combine(
+            _measure_logits,
+            constant(_measure_integrated),
+            constant(_measure_framed),
+            constant(_measure_alike),
+        ),
         _predict_slope,
     ),
     Check(
         "sam-noise-boundary",
         "logits are the network's (control: they are equal, and frozen where they should move)",
         combine(
-            _measure_noise_slope,
-            _measure_losses,
-            _measure_spread,
-            unbroken(_measure_margins),
-            unbroken(_measure_shift),
+            constant(_measure_noise_slope),
+            constant(_measure_losses),
+            constant(_measure_spread),
+            constant(unbroken(_measure_margins)),
+            constant(unbroken(_measure_shift)),
             unbroken(_measure_own_step),
         ),
         _predict_noise_boundary,
@@ -802,7 +817,9 @@ CHECKS = (
     Check(
         "sam-feature-boundary",
         "logits move along the ascent (control: they are frozen, and SAM is always more even)",
-        combine(_growth, unbroken(_uneven), unbroken(_drawn_growth), unbroken(_own_growth)),
+        combine(
+            _growth, constant(unbroken(_uneven)), unbroken(_drawn_growth), unbroken(_own_growth)
+        ),
         _predict_feature_boundary,
     ),
 )

@@ -61,7 +61,7 @@ def _network(plan: Plan) -> list[Quantity]:
     lr = 0.1
     out = []
     for arm, augmented in (("U", upsample(data, _K)), ("G", generate(data, _K, g))):
-        runs = plan.size(12)
+        runs = plan.size(8)
         zero = torch.tensor(0.0, dtype=start.dtype)
 
         def record(

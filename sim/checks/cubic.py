@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sim.checks.base import Plan, Quantity, exact, power_product, quantity, ratio
+from sim.checks.base import DRAWN, Plan, Quantity, exact, power_product, quantity, ratio
 from sim.checks.gradients import LOGIT, Batch, positive_part, variance_samples
 from sim.checks.printed import predicted
 from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
@@ -104,7 +104,7 @@ def alignments(
     g, k, sigma = plan.generator(key), 3, 1.15 * config.sigma_noise
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {"U": [], "G": []}
     for _ in range(plan.size(draws)):
-        data = sample(config, g, (1000,))
+        data = sample(config, g, (1000,), W.dtype)
         for arm, augmented in (("U", upsample(data, k)), ("G", generate(data, k, g, sigma))):
             parts[arm].append(positive_part(repeated(augmented) if one_patch else augmented, W))
     total, count = (
@@ -145,7 +145,7 @@ def variances(
     samples: dict[str, list[Tensor]] = {"U": [], "G": []}
     for chunk in range(plan.size(draws)):
         g = plan.generator(key, chunk)
-        data = sample(simulated, g, (2, 1000))
+        data = sample(simulated, g, (2, 1000), W.dtype)
         for arm, augmented in (("U", upsample(data, k)), ("G", generate(data, k, g, sigma))):
             values = variance_samples(W, repeated(augmented) if one_patch else augmented, BATCHES)
             samples[arm].append(torch.stack(values))
@@ -179,9 +179,14 @@ def repeated(data: Dataset) -> Dataset:
     return replace(data, x=x)
 
 
-def unit_filters(config: DataConfig, generator: torch.Generator, filters: int = 6) -> Tensor:
+def unit_filters(
+    config: DataConfig,
+    generator: torch.Generator,
+    filters: int = 6,
+    dtype: torch.dtype = DRAWN,
+) -> Tensor:
     """Filters of unit length off the features, and ⟨w,v⟩ of .8 or −.8."""
-    W = init(filters, config.dim, 1.0, generator)
+    W = init(filters, config.dim, 1.0, generator, dtype=dtype)
     W[:, 2:] /= W[:, 2:].norm(dim=1, keepdim=True)
     W[:, :2] = 0.8 * W[:, :2].sign()
     return W

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sim.checks.base import Check, Plan, Quantity, combine, quantity, ratio
+from sim.checks.base import DRAWN, Check, Plan, Quantity, combine, quantity, ratio
 from sim.checks.cubic import NAMES, PREDICT, alignments, repeated, sam, unit_filters, variances
 from sim.checks.gradients import LOGIT, positive_part
 from sim.data import FAST, DataConfig, generate, sample, upsample
@@ -46,10 +46,10 @@ def _blurred_variances(plan: Plan) -> list[Quantity]:
 def _blurred_growth(plan: Plan, key: int, config: DataConfig) -> list[Quantity]:
     """(13) in the mean, and the deviation (E13) around it."""
     g, k, sigma = plan.generator(key), 2, 1.2 * config.sigma_noise
-    W = torch.tensor([[0.9, 0.8, 0.5, -0.4]], dtype=torch.float64)
+    W = torch.tensor([[0.9, 0.8, 0.5, -0.4]], dtype=DRAWN)
     growing: dict[str, list[Tensor]] = {"U": [], "G": []}
     for _ in range(plan.size(12)):
-        data = sample(_off_features(config, plan), g, (5000,))
+        data = sample(_off_features(config, plan), g, (5000,), DRAWN)
         for arm, augmented in (("U", upsample(data, k)), ("G", generate(data, k, g, sigma))):
             growing[arm].append(-gradient(W, augmented, LOGIT)[:, 0])
     out = []
@@ -83,11 +83,11 @@ def _leaning(plan: Plan) -> list[Quantity]:
     The mean is (15) in d dimensions; the difference is what learned features add, (E14).
     """
     config, k = replace(_ISOTROPIC, n_examples=4, alpha=0.5, sigma_noise=0.4), 3
-    W = torch.tensor([[0.9, 0.7, 0.5, -0.4]], dtype=torch.float64)
+    W = torch.tensor([[0.9, 0.7, 0.5, -0.4]], dtype=DRAWN)
     g = plan.generator(96)
     totals, counts = [], []
     for _ in range(plan.size(80)):
-        data = upsample(sample(_off_features(config, plan), g, (2000,)), k)
+        data = upsample(sample(_off_features(config, plan), g, (2000,), DRAWN), k)
         total, count = zip(
             *(positive_part(data, W * s) for s in (1, torch.tensor([-1, -1, 1, 1]))), strict=True
         )
@@ -187,7 +187,7 @@ def _patch_alignments(plan: Plan) -> list[Quantity]:
         config = DataConfig(
             n_examples=6, dim=12, n_patches=patches, alpha=0.5, beta_slow=0.7, sigma_noise=0.5
         )
-        W = init(8, config.dim, 0.5, plan.fixed(99, case))
+        W = init(8, config.dim, 0.5, plan.fixed(99, case), dtype=DRAWN)
         out += alignments(plan, 100 + case, config, W, 16, plan.broken)
     return out
 

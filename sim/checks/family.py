@@ -14,7 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sim.checks.base import Check, Plan, Quantity, combine, exact, power_product, quantity, ratio
+from sim.checks.base import (
+    DRAWN,
+    Check,
+    Plan,
+    Quantity,
+    combine,
+    exact,
+    power_product,
+    quantity,
+    ratio,
+)
 from sim.checks.gradients import LOGIT, mean_over_batches, pair_shares, positive_part
 from sim.checks.printed import predicted
 from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
@@ -29,10 +39,14 @@ _FILTERS, _SIGMA_INIT = 16, 0.5
 
 
 def _originals(
-    config: DataConfig, n_fast: int, g: torch.Generator, batch: tuple[int, ...] = ()
+    config: DataConfig,
+    n_fast: int,
+    g: torch.Generator,
+    batch: tuple[int, ...] = (),
+    dtype: torch.dtype = torch.float64,
 ) -> Dataset:
     """Data with `n_fast` fast examples, whatever config.alpha."""
-    data = sample(config, g, batch)
+    data = sample(config, g, batch, dtype)
     is_fast = torch.arange(config.n_examples) < n_fast
     x = data.x.clone()
     x[..., 0, :2] = 0.0
@@ -169,14 +183,14 @@ def _alignments(plan: Plan) -> list[Quantity]:
     """(F3) in expectation over data."""
     out = []
     for case, (config, random, member) in enumerate(_ONE_STEP):
-        W = init(_FILTERS, config.dim, _SIGMA_INIT, plan.fixed(62))
+        W = init(_FILTERS, config.dim, _SIGMA_INIT, plan.fixed(62), dtype=DRAWN)
         w_norm = float(W[:, 2:].square().sum(1).mean().sqrt())
         g = plan.generator(63, case)
         counts = _fast_counts(config, plan.size(16_000), random, g)
         parts = []
         for n_fast, draws in zip(*torch.unique(counts, return_counts=True), strict=True):
             for chunk in torch.arange(int(draws)).split(_CHUNK):
-                data = _originals(config, int(n_fast), g, (len(chunk),))
+                data = _originals(config, int(n_fast), g, (len(chunk),), DRAWN)
                 made = augmented(data, member, plan, g)
                 both = (*positive_part(made, W), *positive_part(data, W))
                 parts.append(torch.stack([part.double() for part in both]))
@@ -292,13 +306,14 @@ def _measure_variance(plan: Plan) -> list[Quantity]:
     for number, case in enumerate(_VARIANCES):
         g = plan.generator(64, number)
         d = case.world.dim
-        fixed = init(_FILTERS, d, _SIGMA_INIT, plan.fixed(number))
+        dtype = torch.float64 if case.draws == 1 else DRAWN
+        fixed = init(_FILTERS, d, _SIGMA_INIT, plan.fixed(number), dtype=dtype)
         fixed[:, :2] *= 2  # so that the features' variance can be seen beside the noise's
         given = {"case": case, "filters": None if case.random_filters else _filters(fixed)}
         samples = []
         for chunk in torch.arange(plan.size(case.draws) if case.draws > 1 else 1).split(_CHUNK):
             n = len(chunk)
-            W = init(_FILTERS, d, _SIGMA_INIT, g, (n,)) if case.random_filters else fixed
+            W = init(_FILTERS, d, _SIGMA_INIT, g, (n,), dtype) if case.random_filters else fixed
             (squares, means), (squares2, means2) = (
                 _mean_over_batches(W, case, n, plan, g) for _ in range(2)
             )
@@ -320,7 +335,8 @@ def _mean_over_batches(
     squares, means = W.new_empty(draws), W.new_empty(draws, *W.shape[-2:])
     for n_fast in counts.unique():
         at = (counts == n_fast).nonzero().flatten()
-        data = augmented(_originals(world, int(n_fast), g, (len(at),)), case.member, plan, g)
+        drawn = _originals(world, int(n_fast), g, (len(at),), W.dtype)
+        data = augmented(drawn, case.member, plan, g)
         pairs = pair_shares(data.n, case.batch_size, case.replacement)
         squares[at], means[at] = mean_over_batches(W[at] if W.dim() == 3 else W, data, pairs)
     return squares, means

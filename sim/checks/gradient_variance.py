@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sim.checks.base import Check, Plan, Quantity, quantity, ratio
+from sim.checks.base import DRAWN, Check, Plan, Quantity, quantity, ratio
 from sim.checks.gradients import mean_over_batches, pair_shares
 from sim.data import SLOW, DataConfig, generate, sample, upsample
 from sim.measure import Estimate, filter_sums
@@ -66,7 +66,7 @@ _CASES = (
 def _measure(plan: Plan) -> list[Quantity]:
     out = []
     for number, case in enumerate(_CASES):
-        fixed = init(_FILTERS, case.config.dim, _SIGMA_INIT, plan.fixed(number))
+        fixed = init(_FILTERS, case.config.dim, _SIGMA_INIT, plan.fixed(number), dtype=DRAWN)
         fixed[:, SLOW] *= 2  # so that the slow feature's variance can be seen beside the fast one's
         given = {
             "config": case.config,
@@ -107,11 +107,11 @@ def _variances(plan: Plan, number: int, case: _Case, fixed: Tensor) -> dict[str,
     for chunk in torch.arange(plan.size(case.draws)).split(_CHUNK):
         W = fixed
         if case.random_filters:
-            W = init(_FILTERS, case.config.dim, _SIGMA_INIT, g, (len(chunk),))
+            W = init(_FILTERS, case.config.dim, _SIGMA_INIT, g, (len(chunk),), DRAWN)
         # two independent data sets at the same W
         both = []
         for _ in range(2):
-            data = sample(case.config, g, (len(chunk),))
+            data = sample(case.config, g, (len(chunk),), DRAWN)
             made = generate(data, case.k, g, sigma_synthetic=case.sigma_synthetic, kept_noise=kept)
             both.append({"original": data, "upsampled": upsample(data, case.k), "generated": made})
         for arm, found in samples.items():

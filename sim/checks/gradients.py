@@ -53,7 +53,7 @@ def alignment_excess(
             scaled = replace(made, x=x)
             along = noise_projections(-gradient(W, scaled, LOGIT, activation), scaled)
             total = torch.where(noise_projections(W, made) > 0, along, 0.0).sum((-1, -2))
-        values.append(total / made_share - target / up_share)
+        values.append((total / made_share - target / up_share).double())
     powers = torch.stack([_powers(s, activation) for s in factors])
     return torch.linalg.solve(powers, torch.stack(values).reshape(4, -1))
 
@@ -141,7 +141,7 @@ def mean_over_batches(
     # ⟨g_i, g_m⟩ of single examples, patch by patch
     products = data.n**2 * (weights @ weights.mT) * (x @ x.mT)
     patches = data.x.shape[-2]
-    spread = pairs.repeat_interleave(patches, 0).repeat_interleave(patches, 1)
+    spread = pairs.to(x).repeat_interleave(patches, 0).repeat_interleave(patches, 1)
     return (spread * products).sum((-1, -2)), weights.mT @ x
 
 

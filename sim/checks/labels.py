@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from sim.checks.base import Check, Plan, Quantity, combine, exact, quantity
+from sim.checks.base import DRAWN, Check, Plan, Quantity, combine, exact, quantity
 from sim.checks.cubic import BATCHES, PREDICT, alignments, growths, sam, unit_filters, variances
 from sim.checks.gradients import LOGIT, equalising_k, exact_variance, named
 from sim.checks.printed import predicted
@@ -65,7 +65,7 @@ def _one_data_set(plan: Plan) -> list[Quantity]:
 
 
 def _label_alignments(plan: Plan) -> list[Quantity]:
-    W = init(8, _FEW_ALIGNED.dim, 0.5, plan.fixed(81))
+    W = init(8, _FEW_ALIGNED.dim, 0.5, plan.fixed(81), dtype=DRAWN)
     return alignments(plan, 82, _wrong(_FEW_ALIGNED, plan), W, 24)
 
 
@@ -80,7 +80,7 @@ def _label_variance(plan: Plan) -> list[Quantity]:
     wrong = _wrong(_FEW, plan).label_noise
     g = plan.generator(85)
     data = upsample(sample(config, g), k)
-    W = unit_filters(config, g, 3)
+    W = unit_filters(config, g, 3, torch.float64)
     flips = torch.tensor(list(itertools.product((1.0, -1.0), repeat=config.n_examples))).double()
     chances = ((1 + flips) / 2 - flips * wrong).prod(1)  # wrong for −1, 1 − wrong for 1
     count = round(wrong * 4)
@@ -167,7 +167,7 @@ def _one_set_of_classes(plan: Plan) -> list[Quantity]:
 
 
 def _class_alignments(plan: Plan) -> list[Quantity]:
-    W = init(8, _ALIGNED_CLASSES.dim, 0.5, plan.fixed(88))
+    W = init(8, _ALIGNED_CLASSES.dim, 0.5, plan.fixed(88), dtype=DRAWN)
     return alignments(plan, 89, _classes(_ALIGNED_CLASSES, plan), W, 24)
 
 

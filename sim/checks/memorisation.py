@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sim.checks.base import Check, Plan, Quantity, combine, exact, quantity, unbroken
+from sim.checks.base import Check, Plan, Quantity, combine, constant, exact, quantity, unbroken
 from sim.checks.family import as_member, augmented, matched, name_of, shares_of
 from sim.checks.gradients import LOGIT
 from sim.checks.printed import predicted
@@ -347,13 +347,13 @@ CHECKS = (
     Check(
         "family-memorisation",
         "synthetic noise keeps tau of its source's (control: it is fresh)",
-        combine(_growth_rates, _least_ks),
+        combine(constant(_growth_rates), constant(_least_ks)),
         _predict_memorisation,
     ),
     Check(
         "best-k",
         "filters are matched (control: the slow feature starts a fifth ahead)",
-        combine(_fewest_steps, unbroken(_best_strengths)),
+        combine(constant(_fewest_steps), constant(unbroken(_best_strengths))),
         _predict_best_k,
     ),
 )

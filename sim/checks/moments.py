@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from sim.checks.base import Check, Plan, Quantity, quantity
+from sim.checks.base import DRAWN, Check, Plan, Quantity, quantity
 from sim.measure import Estimate
 from theory import moments
 
@@ -20,10 +20,10 @@ _DIM, _SIGMA = 3, 1.2
 def _measure(plan: Plan) -> list[Quantity]:
     g = plan.generator(1)
     n = plan.size(1_000_000)
-    w = torch.tensor([0.9, -0.5, 1.6], dtype=torch.float64)
+    w = torch.tensor([0.9, -0.5, 1.6], dtype=DRAWN)
     xi = _SIGMA * _noise(g, n, _DIM, plan.broken)
     w_norm = float(w.norm())
-    z = torch.randn(n, generator=g, dtype=torch.float64)
+    z = torch.randn(n, generator=g, dtype=DRAWN)
     if plan.broken:
         z = _noise(g, n, 1, True)[:, 0]
     along = xi @ w
@@ -50,7 +50,7 @@ def _measure(plan: Plan) -> list[Quantity]:
     for dim, tau, amplitude in ((2, 1.0, 0.7), (2, 0.8, 1.3), (10, 0.9, 1.0), (10, 0.4, 1.0)):
         out.append(_shared(plan, dim, tau, amplitude))
     for u in ((1.0, 2.0, -0.5), (1.0, -0.6, 1.8)):
-        direction = torch.tensor(u, dtype=torch.float64)
+        direction = torch.tensor(u, dtype=DRAWN)
         cross = along**2 * (xi @ direction)
         out.append(
             quantity(
@@ -75,7 +75,7 @@ def _shared(plan: Plan, dim: int, tau: float, amplitude: float) -> Quantity:
     n = plan.size(3_000_000 // dim)
     xi, fresh = (_noise(g, n, dim, plan.broken) for _ in range(2))
     twin = amplitude * (tau * xi + (1 - tau**2) ** 0.5 * fresh)
-    w = torch.ones(dim, dtype=torch.float64) / dim**0.5
+    w = torch.ones(dim, dtype=DRAWN) / dim**0.5
     value = _SIGMA**6 * (xi @ w) ** 2 * (twin @ w) ** 2 * (xi * twin).sum(1)
     return quantity(
         f"shared-noise covariance, d'={dim}, tau={tau}, a={amplitude}",
@@ -89,8 +89,8 @@ def _shared(plan: Plan, dim: int, tau: float, amplitude: float) -> Quantity:
 
 def _noise(g: torch.Generator, n: int, dim: int, broken: bool) -> torch.Tensor:
     if broken:
-        return torch.randint(0, 2, (n, dim), generator=g).double() * 2 - 1
-    return torch.randn(n, dim, generator=g, dtype=torch.float64)
+        return torch.randint(0, 2, (n, dim), generator=g).to(DRAWN) * 2 - 1
+    return torch.randn(n, dim, generator=g, dtype=DRAWN)
 
 
 def _predict(given: Mapping[str, Any]) -> float:

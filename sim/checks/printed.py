@@ -18,7 +18,7 @@ import torch
 from scipy.special import roots_genlaguerre
 from torch import Tensor
 
-from sim.checks.base import ROUNDING, Check, Plan, Quantity, combine, exact, unbroken
+from sim.checks.base import ROUNDING, Check, Plan, Quantity, combine, constant, exact, unbroken
 from sim.checks.gradients import LOGIT, equalising_k, mean_over_batches, named, pair_shares
 from sim.checks.quadrature import Rule, normal, planted, signed
 from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
@@ -803,5 +803,5 @@ def extended(check: Check) -> Check:
     """The check with what its claim prints measured besides."""
     measure = check.measure
     if check.name in _MEASURED:
-        measure = combine(measure, unbroken(_MEASURED[check.name]))
+        measure = combine(measure, constant(unbroken(_MEASURED[check.name])))
     return replace(check, measure=measure, predict=or_printed(check.predict))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sim.checks.base import Check, Plan, Quantity, combine, exact, quantity, unbroken
+from sim.checks.base import DRAWN, Check, Plan, Quantity, combine, exact, quantity, unbroken
 from sim.checks.quadrature import normal, planted
 from sim.data import DataConfig, Dataset, batch_index, generate, sample, upsample
 from sim.measure import Estimate, batch_variance
@@ -79,13 +79,13 @@ def _integrated(plan: Plan) -> list[Quantity]:
 
 def _drawn(plan: Plan) -> list[Quantity]:
     k, batch_size, share = 3, 5, 0.8
-    W, g = _filters(plan, _SMALL), plan.generator(49)
+    W, g = _filters(plan, _SMALL).to(DRAWN), plan.generator(49)
     chunks = plan.size(36)
     kinds = [(arm, part) for arm in ("U", "G") for part in ("bias", "batch")]
     # filled, not appended to: small tensors that stay between large ones that go waste memory
     found = {kind: torch.empty(chunks, _CHUNK, dtype=W.dtype) for kind in kinds}
     for chunk in range(chunks):
-        data = sample(_SMALL, g, (_CHUNK,))
+        data = sample(_SMALL, g, (_CHUNK,), DRAWN)
         made = generate(data, k, g, kept_noise=1.0 if plan.broken else 0.0)
         for arm, augmented in (("U", upsample(data, k)), ("G", made)):
             for part, value in _split(W, augmented, batch_size).items():

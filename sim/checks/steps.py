@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sim.checks.base import Check, Plan, Quantity, combine, exact, quantity, unbroken
+from sim.checks.base import Check, Plan, Quantity, combine, constant, exact, quantity, unbroken
 from sim.checks.fresh_data import Fresh, noisy_network, steps_of_network, time_ratio
 from sim.checks.printed import predicted
 from sim.data import DataConfig
@@ -214,7 +214,12 @@ CHECKS = (
     Check(
         "steps-to-target",
         "noise is fresh at every step (control: it is drawn once; synthetic noise is a copy)",
-        combine(_quadratic, _noisy_quadratic, unbroken(steps_of_network), unbroken(noisy_network)),
+        combine(
+            constant(_quadratic),
+            _noisy_quadratic,
+            unbroken(steps_of_network),
+            unbroken(noisy_network),
+        ),
         _predict,
     ),
 )
