@@ -129,7 +129,7 @@ def sgd(
 
 
 _MILD = Fresh(DataConfig(n_examples=6, dim=12, alpha=0.5, beta_slow=0.7, sigma_noise=0.3), 4, 12)
-_NOISY = Fresh(DataConfig(n_examples=2, dim=22, alpha=0.5, beta_slow=0.7, sigma_noise=0.35), 5, 6)
+_NOISY = Fresh(DataConfig(n_examples=2, dim=22, alpha=0.5, beta_slow=0.7, sigma_noise=0.3), 5, 6)
 _MILD_LR, _NOISY_LR = 0.2, 0.1
 
 
@@ -159,8 +159,8 @@ def steps_of_network(plan: Plan) -> list[Quantity]:
 
 def noisy_network(plan: Plan) -> list[Quantity]:
     """G(k) against U(k) at equal steps, where U(k)'s noise counts."""
-    steps = 56
-    paths = sgd(plan, _NOISY, 0.4, _NOISY_LR, steps, plan.size(192))
+    steps = 40
+    paths = sgd(plan, _NOISY, 0.4, _NOISY_LR, steps, plan.size(256))
     both = ratio(*(paths[arm].squares.mean(0) for arm in ("G", "U")))
     label = f"network, noisy: mean |grad|^2 over {steps} steps, G/U, k={_NOISY.k}"
     return [quantity(label, both, "<", what="one")]

@@ -57,7 +57,7 @@ _CASES = (
     _Case(_CLEAN, 0.5, 2, 3, 14_000, random_filters=True),
     _Case(_CLEAN, 0.5, 2, 3, 8_000, replacement=True),
     _Case(_THREE_PATCHES, 0.5, 2, 4, 18_000, random_filters=True),
-    _Case(_TINY, 0.4, 2, 3, 36_000),
+    _Case(_TINY, 0.4, 2, 3, 44_000),
     _Case(_QUIET, 0.25, 2, 2, 14_000),
     _Case(_TINY, 0.5, 2, 3, 18_000, replacement=True),
 )
