@@ -150,7 +150,10 @@ def _checked(settings: Settings, out: Path, machine: Machine, generates: bool) -
     if generates and settings.arm in SYNTHETIC_ARMS and not (out / "selection.json").exists():
         synthesis.check_installed(settings)
         shape = (data.channels, data.side, len(data.classes))
-        synthesis.try_named(settings, *shape, machine)
+        tried = synthesis.try_named(settings, *shape, machine)
+        here = tried is not None or not synthesis.is_named(settings)
+        allowed = "a model on this machine, or one that may be downloaded (--download)"
+        require(here, "generator", settings.generator, allowed)
     return Workplace(settings, out, data, split, machine)
 
 

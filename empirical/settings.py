@@ -33,6 +33,9 @@ GENERATORS = ("pixel", "glide", "ideal", "ideal:fading")
 GENERATOR_DATA = ("pool", "train")
 DTYPES = ("float32", "float16", "bfloat16")
 
+LARGEST = 1e30
+"""Of a rate or radius: networks compute in float32, which ends at 3e38."""
+
 MOST_SEEDS = 10_000
 """Of one command that goes through them in turn: more would take years."""
 
@@ -210,10 +213,10 @@ class Settings:
             unsaid = name == "lr" or (name == "guidance" and hub)
             ok = 0 < value < float("inf") if value is not None else unsaid
             require(ok, name, value, "a number above 0")
+            require(value is None or value <= LARGEST, name, value, f"at most {LARGEST:g}")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
-        require(
-            0 <= self.weight_decay < float("inf"), "weight_decay", self.weight_decay, "at least 0"
-        )
+        fits = 0 <= self.weight_decay <= LARGEST
+        require(fits, "weight_decay", self.weight_decay, f"at least 0 and at most {LARGEST:g}")
         require(0 < self.theta < 1, "theta", self.theta, "inside (0, 1)")
         within = 0 <= self.warmup_epochs <= self.epochs
         require(

@@ -51,7 +51,8 @@ class Recipe:
             ok = isinstance(value, int) and value >= 1
             require(ok, name, value, "a whole number of at least 1")
             require(value < 2**63, name, value, f"at most {2**63 - 1}, which 64 bits hold")
-        require(0 < self.lr < float("inf"), "lr", self.lr, "a number above 0")
+        # above it float32 has no numbers left
+        require(0 < self.lr <= 1e30, "lr", self.lr, "a number above 0 and at most 1e+30")
         require(0 <= self.ema < 1, "ema", self.ema, "in [0, 1)")
         require(0 <= self.class_dropout < 1, "class_dropout", self.class_dropout, "in [0, 1)")
         fits = len(self.widths) > 0 and all(width > 0 and width % 8 == 0 for width in self.widths)

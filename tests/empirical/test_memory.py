@@ -87,6 +87,11 @@ def test_examples_are_counted_as_the_arms_make_them(arm: str) -> None:
             (f"run --{flag} {2**63}", f"must be at most {2**63 - 1}, which 64 bits hold")
             for flag in ("seed", "generator-seed", "k", "epochs", "split", "generator-steps")
         ),
+        *(
+            (f"run --{flag} 1e40", "1e+40: must be at")
+            for flag in ("lr", "separating-lr", "rho", "weight-decay", "mixing-alpha", "guidance")
+        ),
+        ("run --generator pixel:x/y --no-download", "generator = pixel:x/y: must be a model on"),
         ("compare --seeds 1000000000", "empirical compare needs about"),
         ("compare --jobs 1000000000", "jobs = 1000000000: must be at most"),
         ("tune --seeds 1000000000", "empirical tune needs about"),
