@@ -109,11 +109,16 @@ class Calibrate:
         record = calibrate.calibrate(
             self.out, self.seeds, self.first_seed, self.claims or None, self.jobs
         )
-        write_json(self.out / "seeds.json", record)
+        write_json(self.out / "seeds.json", record | {"command": self._command()})
         write_figure(self.out / "seeds.png", calibrate.draw(record))
         print(calibrate.in_words(record))
         print(f"{self.out / 'seeds.json'}, {self.out / 'seeds.png'}")
         return 0 if calibrate.passed(record) else 1
+
+    def _command(self) -> str:
+        seeds = f"--seeds {self.seeds} --first-seed {self.first_seed}"
+        claims = f" --claims {' '.join(self.claims)}" if self.claims else ""
+        return f"python -m sim calibrate {seeds}{claims} --out {self.out}"
 
 
 @dataclass(frozen=True)
