@@ -53,7 +53,8 @@ def grid(
         least = f"at most {train_steps}, the steps of the diffusion"
         require(steps <= train_steps, "steps", steps, least)
         return steps, share_of_steps(steps, strength, name)
-    whole = round(steps / strength)
+    # infinite at the least strengths
+    whole = round(min(steps / strength, train_steps + 1))
     allowed = f"at least {steps / train_steps:g}: below it {steps} denoising steps do not fit "
     allowed += f"into that share of {train_steps} timesteps"
     require(whole <= train_steps, name, strength, allowed)

@@ -50,6 +50,7 @@ def one_line(result: tuple[int, str, str], *parts: str) -> None:
         ("--strength", "0", "strength = 0.0: must be in (0, 1]"),
         ("--strength", "1.1", "strength = 1.1: must be in (0, 1]"),
         ("--strength", "nan", "strength = nan: must be in (0, 1]"),
+        ("--strength", "1e-308", "strength = 1e-308: must be at least 0.002"),
         ("--strength", "0.0001", "strength = 0.0001: must be at least 0.002"),
         ("--denoising-steps", "0", "denoising_steps = 0: must be a whole number of at least 1"),
         ("--batch-size", "101", "batch_size = 101: must be at most n_train = 100"),
