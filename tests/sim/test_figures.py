@@ -267,7 +267,7 @@ def test_bands_and_numbers() -> None:
         ("figure arms nope", "figure = nope: must be one of alignment"),
         ("figure arms --seed -1", "seed = -1: must be 0 or more"),
         ("figure arms --seed x", "seed"),
-        ("figure arms --jobs 0", "jobs = 0: must be at least 1"),
+        ("figure arms --jobs 0", "jobs = 0: must be a whole number of at least 1"),
         ("figure arms --out FILE/folder", "FILE"),
         ("bench --out FOLDER", "is a folder, a file name is needed"),
         ("bench --fast", "fast"),

@@ -55,9 +55,10 @@ def called(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, s
 
     main = import_module(f"{words[0]}.__main__").main
     capsys.readouterr()
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", words)
-        run(main)
+        with pytest.raises(SystemExit) as stop:
+            run(main)
     return int(stop.value.code or 0), capsys.readouterr().err
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -213,7 +214,7 @@ def test_a_dask_cluster_that_loses_a_worker(tmp_path: Path) -> None:
         ("--grid beta_slow=.3,1.5", "beta_slow = 1.5: must be below beta_fast = 1.0"),
         ("--grid k=1,5 batch_size=20,100 --n-examples 50", "batch_size = 100: must be a whole"),
         ("--grid k=1,2 --alpha 2", "alpha = 2.0: must be inside (0, 1)"),
-        ("--grid k=1,2 --jobs 0", "jobs = 0: must be at least 1"),
+        ("--grid k=1,2 --jobs 0", "jobs = 0: must be a whole number of at least 1"),
         ("--grid k=1,2 --jobs 2 --cluster ray", "jobs = 2: must be left out with --cluster"),
         ("--grid k=1,2 --plot speed", "plot = speed: must be one of train_error"),
         ("--grid k=1 seed=0 dim=9 --plot loss", "plot = loss: must be left out for more than two"),
@@ -349,12 +350,27 @@ def _killed(_: RunSettings) -> None:
 
 
 def test_a_cell_s_own_complaint_arrives_from_another_process(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_cell", _complaining)
+    words = [*SMALL.flags, "--grid", "k=1,2", "--jobs", 2]
+    code, _, err = command("sweep", *words, "--out", tmp_path)
+    assert (code, err.count("\n")) == (2, 1), err
+    assert "k = 2: must be what this cell can do" in err
+
+
+def _complaining(settings: RunSettings) -> None:
+    raise ParameterError("k", 2, "what this cell can do")
+
+
+def test_a_grid_too_large_for_the_machine_is_refused_before_it_begins(
     command: Command, tmp_path: Path
 ) -> None:
     words = ["--grid", "n_examples=100000000000,200000000000", "--jobs", 2]
-    code, _, err = command("sweep", *words, "--out", tmp_path)
+    code, _, err = command("sweep", *words, "--out", tmp_path / "grid")
     assert (code, err.count("\n")) == (2, 1), err
-    assert "there is not enough memory" in err
+    assert re.search(r"needs about \S+ GiB .* this machine has \S+ GiB: lower --jobs", err)
+    assert not (tmp_path / "grid").exists()
 
 
 def test_orders_and_plots_of_any_two_axes(tmp_path: Path) -> None:
