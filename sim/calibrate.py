@@ -29,6 +29,9 @@ from theory.parameters import require
 
 Json = dict[str, Any]
 
+MOST_SEEDS = 100_000
+"""They are listed before the first is measured; so many take weeks."""
+
 REJECTED = 0.01
 """A quantity's law is rejected where its p-value, times the number of quantities, is below this."""
 
@@ -48,7 +51,7 @@ def calibrate(
     Raises ParameterError for an unknown claim, fewer than 2 seeds or a negative first seed.
     """
     chosen = selected(names, first, jobs)
-    require(seeds >= 2, "seeds", seeds, "at least 2")
+    require(2 <= seeds <= MOST_SEEDS, "seeds", seeds, f"at least 2 and at most {MOST_SEEDS}")
     out.mkdir(parents=True, exist_ok=True)
     wanted = range(first, first + seeds)
     kept: dict[str, dict[int, Json]] = {name: _read(out, name) for name in chosen}

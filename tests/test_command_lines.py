@@ -399,12 +399,12 @@ def really(program: str, words: list[str]) -> None:
 
 
 @given(small_lines("sim"))
-@examples(4)
+@examples(3)
 def test_runs_of_sim(words: list[str]) -> None:
     really("sim", words)
 
 
 @given(small_lines("empirical"))
-@examples(3)
+@examples(6)
 def test_runs_of_empirical(words: list[str]) -> None:
     really("empirical", words)
