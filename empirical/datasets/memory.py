@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,23 +18,12 @@ from filelock import FileLock
 
 from empirical.datasets.base import Contents, Images, ImageSet, Source, channel_statistics
 from empirical.files import whole_folder
+from sim.memory import available
 from theory.files import digest, read_json, write_json
 from theory.parameters import ParameterError, require
 
 ABOUT = "about.json"
 PARTS = ("train", "test")
-
-
-def free_memory() -> int:
-    """Bytes that new work can take: what the kernel says is available, or all there are."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return 1024 * int(line.split()[1])
-    except OSError:
-        pass  # not Linux
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def hold(source: Source, cache: Path, memory_share: float) -> ImageSet:
@@ -48,7 +36,7 @@ def hold(source: Source, cache: Path, memory_share: float) -> ImageSet:
     """
     require(0 < memory_share <= 1, "memory_share", memory_share, "in (0, 1]")
     n_bytes = sum(source.counts) * math.prod(source.shape)
-    fits = n_bytes <= memory_share * free_memory()
+    fits = n_bytes <= memory_share * available()
     if fits and not source.keep:
         train, test = (np.empty((n, *source.shape), dtype=np.uint8) for n in source.counts)
         contents = source.read(train, test)

@@ -25,7 +25,6 @@ import torch
 from torch import Tensor
 
 from empirical import ranks
-from empirical.datasets.memory import free_memory
 from empirical.storage.folder import (
     DATA,
     STORE,
@@ -41,6 +40,7 @@ from empirical.storage.folder import (
 from empirical.storage.request import Key, Request, Shard, Wanted, batches, describe
 from empirical.storage.shards import DamagedError, encode, pixels_of, read_shard, write_shard
 from empirical.storage.sharing import exchange, place, told_by_first
+from sim.memory import available
 from theory.files import digest
 from theory.parameters import ParameterError, require
 
@@ -173,7 +173,7 @@ def read_store(folder: Path, request: Request, memory_share: float = 0.5) -> Ten
     check_identity(folder, request)
     rows = {wanted.key: row for row, wanted in enumerate(request.images)}
     shape = (len(rows), *request.shape)
-    fits = np.prod(shape, dtype=np.int64) <= memory_share * free_memory()
+    fits = np.prod(shape, dtype=np.int64) <= memory_share * available()
     pixels = np.empty(shape, dtype=np.uint8) if fits else _mapped(folder, shape)
     for images, some in read_shards(folder, request):
         pixels[[rows[wanted.key] for wanted in images]] = some.numpy()

@@ -252,7 +252,7 @@ def test_large_ones_are_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     make_store(tmp_path, request, make)
     in_memory = read_store(tmp_path, request)
     before = {path.name for path in tmp_path.iterdir()}
-    monkeypatch.setattr(store, "free_memory", lambda: 1000)
+    monkeypatch.setattr(store, "available", lambda: 1000)
     mapped = read_store(tmp_path, request)
     assert torch.equal(mapped, in_memory)
     assert {path.name for path in tmp_path.iterdir()} == before

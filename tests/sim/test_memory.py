@@ -171,7 +171,7 @@ def test_many_processes_are_counted_in_memory(monkeypatch: pytest.MonkeyPatch) -
         ("sweep --grid k=1,2 --cluster dask://nohost", "cluster = dask://nohost: must be dask://"),
         ("sweep --grid k=1,2 --cluster=", "cluster = : must be dask://HOST:PORT"),
         ("sweep --grid k=1,2 --device cuda", "device = cuda: must be cpu"),
-        ("calibrate --seeds 1000000000000", "seeds = 1000000000000: must be at least 2 and at most"),
+        ("calibrate --seeds 1000000000000", "seeds = 1000000000000: must be at least 2 and"),
         ("run --device cuda", "device = cuda: must be cpu"),
         ("run --noise orthogonal --dim 50", "dim = 50: must be at least "),
         ("run --seed 9223372036854775808", "seed = 9223372036854775808: must be a whole number"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from empirical.datasets.base import Contents, ImageSet, Source, channel_statistics
-from empirical.datasets.memory import free_memory, hold
+from empirical.datasets.memory import hold
 from theory.parameters import ParameterError
 
 MAPPED = 1e-12
@@ -107,10 +107,6 @@ def test_another_version_has_another_cache(some: Some, tmp_path: Path) -> None:
 def test_a_share_out_of_range_is_refused(some: Some, tmp_path: Path, share: float) -> None:
     with pytest.raises(ParameterError, match=r"memory_share = .*: must be in \(0, 1\]"):
         hold(some.source, tmp_path, share)
-
-
-def test_free_memory_is_some() -> None:
-    assert 2**20 < free_memory() < 2**50
 
 
 def test_statistics_are_those_of_all_pixels_and_never_divide_by_zero() -> None:

@@ -84,8 +84,8 @@ def test_the_second_load_needs_the_cache_alone(
     first = load("tinyimagenet", root)
     shutil.rmtree(root / "tiny-imagenet-200")
     (root / "tiny-imagenet-200.zip").unlink()
-    for free in (memory.free_memory(), 1):
-        monkeypatch.setattr(memory, "free_memory", lambda free=free: free)
+    for free in (memory.available(), 1):
+        monkeypatch.setattr(memory, "available", lambda free=free: free)
         again = load("tinyimagenet", root, download=False)
         assert torch.equal(again.train.pixels, first.train.pixels)
         assert torch.equal(again.test.labels, first.test.labels)
