@@ -118,7 +118,7 @@ def _sam_in_mean(plan: Plan) -> list[Quantity]:
     W = torch.tensor([[0.6, 0.4, 1.2, -0.9]], dtype=torch.float64)
     u = float(W[0, FAST])
     out = []
-    for case, (sigma, patches, k) in enumerate(((0.45, 2, 1), (0.35, 3, 2))):
+    for case, (sigma, patches, k) in enumerate(((0.38, 2, 1), (0.32, 3, 2))):
         config = replace(_ISOTROPIC, beta_fast=1.3, sigma_noise=sigma, n_patches=patches)
         g = plan.generator(106, case)
         n_fast = config.n_fast

@@ -130,13 +130,13 @@ def sgd(
 
 _MILD = Fresh(DataConfig(n_examples=6, dim=12, alpha=0.5, beta_slow=0.7, sigma_noise=0.3), 4, 12)
 _NOISY = Fresh(DataConfig(n_examples=2, dim=22, alpha=0.5, beta_slow=0.7, sigma_noise=0.3), 5, 6)
-_MILD_LR, _NOISY_LR = 0.2, 0.1
+_MILD_LR, _NOISY_LR = 0.2, 0.05
 
 
 def steps_of_network(plan: Plan) -> list[Quantity]:
     """Steps to a level against (C3)."""
     out = []
-    paths = sgd(plan, _MILD, 0.5, _MILD_LR, 160, plan.size(32))
+    paths = sgd(plan, _MILD, 0.5, _MILD_LR, 160, plan.size(64))
     for arm, path in paths.items():
         for at in (24, 38):  # of 40 points, where the mean so far falls
             target, parts = passing(path.squares, at)
@@ -159,7 +159,7 @@ def steps_of_network(plan: Plan) -> list[Quantity]:
 
 def noisy_network(plan: Plan) -> list[Quantity]:
     """G(k) against U(k) at equal steps, where U(k)'s noise counts."""
-    steps = 40
+    steps = 80
     paths = sgd(plan, _NOISY, 0.4, _NOISY_LR, steps, plan.size(256))
     both = ratio(*(paths[arm].squares.mean(0) for arm in ("G", "U")))
     label = f"network, noisy: mean |grad|^2 over {steps} steps, G/U, k={_NOISY.k}"

@@ -19,7 +19,7 @@ _DIM, _SIGMA = 3, 1.2
 
 def _measure(plan: Plan) -> list[Quantity]:
     g = plan.generator(1)
-    n = plan.size(1_000_000)
+    n = plan.size(2_000_000)
     w = torch.tensor([0.9, -0.5, 1.6], dtype=DRAWN)
     xi = _SIGMA * _noise(g, n, _DIM, plan.broken)
     w_norm = float(w.norm())

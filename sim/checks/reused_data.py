@@ -151,7 +151,7 @@ def _quadratic(plan: Plan) -> list[Quantity]:
     ]
 
 
-_WORLD = DataConfig(n_examples=12, dim=12, alpha=0.5, beta_slow=0.8, sigma_noise=0.25)
+_WORLD = DataConfig(n_examples=12, dim=12, alpha=0.5, beta_slow=0.8, sigma_noise=0.22)
 _K, _BATCH, _LR, _STEPS, _EVERY, _DRAWS = 4, 10, 0.2, 120, 4, 128
 
 

@@ -136,11 +136,11 @@ def _kind(plan: Plan, noise: str) -> str:
 def _orthogonal_damping(plan: Plan) -> list[Quantity]:
     few = replace(_FEW, noise=_kind(plan, "orthogonal"))
     W = init(1, few.dim, 0.3, plan.fixed("orthogonal"))
-    a = 0.02
+    a = 0.008
     return [
         quantity(
             "mean damping, orthogonal patches",
-            _damping(plan, few, W, a, plan.size(40)),
+            _damping(plan, few, W, a, plan.size(150)),
             what="damping",
             lam=a / (few.sigma_noise**3 * float(W[0, 2:].norm())),
             sigma=few.sigma_noise,
