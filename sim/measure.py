@@ -35,16 +35,28 @@ def noise_alignment(grad: Tensor, W: Tensor, data: Dataset) -> Tensor:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its standard error."""
+    """A mean with its standard error.
+
+    skewness: of the mean, E[(sample − mean)³] / (s³ √n). Its t statistic then has the skewness
+    −2 times this, which counts far out in the tails even where it is small.
+    """
 
     mean: float
     standard_error: float
+    skewness: float = 0.0
 
     @staticmethod
     def of(samples: Tensor) -> Estimate:
         """Of independent samples, any shape."""
         flat = samples.flatten().double()
-        return Estimate(float(flat.mean()), float(flat.std() / len(flat) ** 0.5))
+        mean, spread, n = flat.mean(), flat.std(), len(flat)
+        third = float(((flat - mean) ** 3).mean() / spread**3) if spread > 0 else 0.0
+        return Estimate(float(mean), float(spread / n**0.5), third / n**0.5)
+
+    def through(self, value: float, slope: float) -> Estimate:
+        """A function of the mean, of which `value` is its value there, by the delta method."""
+        sign = 1.0 if slope >= 0 else -1.0
+        return Estimate(value, abs(slope) * self.standard_error, sign * self.skewness)
 
 
 def total_variance(gradients: Tensor) -> Estimate:

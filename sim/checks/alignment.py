@@ -70,7 +70,7 @@ def _spread(first: Tensor, second: Tensor) -> Estimate:
     """Standard deviation, from each data set's mean and mean square; delta-method error."""
     centre = first.mean()
     root = float((second.mean() - centre**2).sqrt())
-    return Estimate(root, Estimate.of(second - 2 * centre * first).standard_error / (2 * root))
+    return Estimate.of(second - 2 * centre * first).through(root, 1 / (2 * root))
 
 
 def _integrated(plan: Plan, n: int, n_patches: int, dim: int) -> list[Quantity]:

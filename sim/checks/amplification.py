@@ -24,7 +24,6 @@ from sim.checks.gradients import LOGIT, alignment_excess, equal_alignment, posit
 from sim.checks.printed import predicted
 from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
 from sim.engine import prepare
-from sim.measure import Estimate
 from sim.network import gradient, init
 from sim.optim import Space, step
 from theory import amplification
@@ -281,7 +280,7 @@ def _measure_tolerance(plan: Plan) -> list[Quantity]:
         factor = equal_alignment(torch.cat(chunks, -1))
         label = f"sigma ratio at which G({k}) aligns as much as U({k})"
         out.append(quantity(label, factor, what="sigma", k=k))
-        noise = Estimate(factor.mean**4, 4 * factor.mean**3 * factor.standard_error)
+        noise = factor.through(factor.mean**4, 4 * factor.mean**3)
         label = f"r at which G({k}) aligns as much as U({k})"
         out.append(quantity(label, noise, what="r", k=k))
     return out

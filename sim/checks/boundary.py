@@ -651,7 +651,7 @@ def _crossing(change: Callable[[float], Tensor], low: float, high: float) -> Est
     at = _zero(lambda sigma: float(change(sigma).mean()), low, high, error=1e-4)
     step = 0.01 * at
     slope = (change(at + step) - change(at - step)).mean() / (2 * step)
-    return Estimate(at, Estimate.of(change(at)).standard_error / abs(float(slope)))
+    return Estimate.of(change(at)).through(at, -1 / float(slope))
 
 
 def _predict_noise_boundary(given: Mapping[str, Any]) -> float:
@@ -740,7 +740,7 @@ def _drawn_growth(plan: Plan) -> list[Quantity]:
     # with equal logits the damping goes with sigma_init, the rise with its fourth power
     one = Ascent.of(W, data, _on_features(W), False)
     cube = ratio(*(_gap(one.start, part) for part in (one.damping, one.rise)))
-    border = Estimate(cube.mean ** (1 / 3), cube.standard_error / cube.mean ** (2 / 3) / 3)
+    border = cube.through(cube.mean ** (1 / 3), cube.mean ** (-2 / 3) / 3)
     return [_border_of_features(border, "=", filters, _LOGIT, "h given")]
 
 

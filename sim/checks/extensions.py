@@ -62,11 +62,11 @@ def _blurred_growth(plan: Plan, key: int, config: DataConfig) -> list[Quantity]:
             out.append(quantity(f"mean {label}", mean, what="growth", **given))
             square = Estimate.of((growth[:, v] - mean.mean).square())
             root = square.mean**0.5
-            error = square.standard_error / (2 * root) if root > 0 else 0.0
+            slope = 1 / (2 * root) if root > 0 else 0.0
             out.append(
                 quantity(
                     f"deviation of the {label}",
-                    Estimate(root, error),
+                    square.through(root, slope),
                     what="deviation",
                     generated=arm == "G",
                     amplitude=sigma / config.sigma_noise,
@@ -137,7 +137,7 @@ def _sam_in_mean(plan: Plan) -> list[Quantity]:
         out += [
             quantity(
                 f"slope of SAM/GD along v_fast in rho, {label}",
-                Estimate((1 - small.mean) / steps[0], small.standard_error / steps[0]),
+                small.through((1 - small.mean) / steps[0], -1 / steps[0]),
                 what="slope",
                 config=config,
                 k=k,

@@ -207,7 +207,7 @@ def _alignments(plan: Plan) -> list[Quantity]:
             # the weight in units of the originals', which are the same: far sharper than alone
             sums = power_product((own, 1), (bare, -1), (size, -1), (bare_size, 1))
             scale = _size(config, member) / config.n_examples
-            weight = Estimate(sums.mean * scale, sums.standard_error * scale)
+            weight = sums.through(sums.mean * scale, scale)
             out.append(quantity(f"weight of noise, {label}", weight, what="weight", **given))
     return out
 

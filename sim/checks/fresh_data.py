@@ -75,7 +75,7 @@ def time_ratio(squares: dict[str, Tensor], target: float) -> Estimate:
     up, up_parts = crossing(squares["U"], target)
     made, made_parts = crossing(squares["G"], target)
     parts = made_parts / up - made * up_parts / up**2
-    return Estimate(made / up, Estimate.of(parts).standard_error)
+    return Estimate.of(parts).through(made / up, 1.0)
 
 
 _EVERY, _DRAWS = 4, 128  # the population is looked at every so many steps, through so many draws

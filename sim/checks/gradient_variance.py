@@ -53,10 +53,10 @@ class _Case:
 
 _CASES = (
     _Case(_NOISY, 0.9, 3, 7, 32_000),
-    _Case(_NOISY, 1.0, 3, 5, 14_000, replacement=True),
-    _Case(_CLEAN, 0.5, 2, 3, 14_000, random_filters=True),
+    _Case(_NOISY, 1.0, 3, 5, 18_000, replacement=True),
+    _Case(_CLEAN, 0.5, 2, 3, 32_000, random_filters=True),
     _Case(_CLEAN, 0.5, 2, 3, 8_000, replacement=True),
-    _Case(_THREE_PATCHES, 0.5, 2, 4, 18_000, random_filters=True),
+    _Case(_THREE_PATCHES, 0.5, 2, 4, 24_000, random_filters=True),
     _Case(_TINY, 0.4, 2, 3, 44_000),
     _Case(_QUIET, 0.25, 2, 2, 14_000),
     _Case(_TINY, 0.5, 2, 3, 18_000, replacement=True),
@@ -85,7 +85,7 @@ def _measure(plan: Plan) -> list[Quantity]:
             # where N' − B = 0 the features vary no more, and only U's shared noise is left
             share = ratio(samples["upsampled"], samples["generated"])
             label = f"extra term of U at the full batch, V_U/V_G - 1, k={case.k}"
-            estimate = Estimate(share.mean - 1, share.standard_error)
+            estimate = share.through(share.mean - 1, 1.0)
             out.append(quantity(label, estimate, what="extra", **given))
     return out
 

@@ -70,7 +70,7 @@ def equal_alignment(excess: Tensor, activation: Activation = CUBE) -> Estimate:
     step = 1e-4 * factor
     slope = (at(factor + step) - at(factor - step)) / (2 * step)
     drawn = _powers(factor, activation) @ excess
-    return Estimate(factor, Estimate.of(drawn).standard_error / slope)
+    return Estimate.of(drawn).through(factor, -1 / slope)
 
 
 def _powers(s: float, activation: Activation) -> Tensor:

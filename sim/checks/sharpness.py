@@ -158,7 +158,7 @@ def _independent_damping(plan: Plan) -> list[Quantity]:
     return [
         quantity(
             "slope of the damping in rho, independent patches",
-            Estimate((1 - damping.mean) / a, damping.standard_error / a),
+            damping.through((1 - damping.mean) / a, -1 / a),
             what="slope",
             dim_noise=many.dim - 2,
             n_examples=many.n_examples,
@@ -185,7 +185,7 @@ def _cross_terms(plan: Plan) -> list[Quantity]:
     return [
         quantity(
             "deviation of the cross terms",
-            Estimate(root, square.standard_error / (2 * root)),
+            square.through(root, 1 / (2 * root)),
             what="cross",
             sigma=config.sigma_noise,
             n_examples=config.n_examples,

@@ -64,9 +64,9 @@ def _drawn(plan: Plan, k: int, batch_size: int) -> Quantity:
     # the error of the excess there, over its slope
     nearby = _powers(1.001 * found) - _powers(found)
     slope = float(nearby @ excess.mean(1)) / (0.001 * found)
-    error = Estimate.of(_powers(found) @ excess).standard_error / slope
+    factor = Estimate.of(_powers(found) @ excess).through(found, -1 / slope)
     label, given = _label(_DRAWN, k, batch_size), _given(_DRAWN, k, batch_size)
-    return quantity(label, Estimate(found, error), "=", **given)
+    return quantity(label, factor, "=", **given)
 
 
 def _integrated(plan: Plan, config: DataConfig, k: int, batch_size: int) -> Quantity:

@@ -8,12 +8,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from scipy.stats import norm
 
 from sim import claims as claims_plot
 from sim.checks import CHECKS
 from sim.checks.activation import _factors
-from sim.checks.base import LEVEL, RESOLUTION, Check, Plan, Quantity, combine, judge
+from sim.checks.base import (
+    LEVEL,
+    RESOLUTION,
+    Check,
+    Plan,
+    Quantity,
+    _interval,
+    _unskewed,
+    combine,
+    judge,
+)
 from sim.checks.steps import _noisy_quadratic
 from sim.network import Activation
 from sim.verify import verify
@@ -225,3 +236,28 @@ def test_what_is_nothing_and_should_be_agrees() -> None:
     assert (verdict.holds, verdict.refuted, verdict.deviation) == (True, False, 0.0)
     verdict = judge(_check(0.0), Quantity("q", {}, 1e-9, 0.0))
     assert (verdict.holds, verdict.refuted, verdict.deviation) == (False, True, float("inf"))
+
+
+def test_skewed_measurements_are_tested_at_the_level() -> None:
+    """Means of squares of few normal numbers: t fails ten times too often on one side."""
+    draws = torch.randn(200_000, 60, generator=torch.Generator().manual_seed(0)).square()
+    t = (draws.mean(1) - 1) / (draws.std(1) / 60**0.5)
+    third = ((draws - draws.mean(1, keepdim=True)) ** 3).mean(1) / draws.std(1) ** 3 / 60**0.5
+    z = [_unskewed(a, b) for a, b in zip(t.tolist(), third.tolist(), strict=True)]
+    for side in (1, -1):
+        level = 200_000 * float(norm.sf(3))
+        plain = float((side * t > 3).sum()) / level
+        freed = sum(side * value > 3 for value in z) / level
+        assert abs(math.log(freed)) < abs(math.log(plain)), side
+        assert 1 / 3 < freed < 3, side
+
+
+def test_the_margin_is_wider_where_the_tail_is() -> None:
+    check = _check(1.0)
+    skewed = Quantity("q", {}, 1.0, 0.01, skewness=0.05)
+    below, above = _interval(skewed)
+    assert below < 4.9 < above
+    assert _unskewed(below, 0.05) == pytest.approx(-_unskewed(-above, 0.05))
+    assert judge(check, replace(skewed, measured=1 - 0.01 * (above - 0.01))).refuted is False
+    assert judge(check, replace(skewed, measured=1 - 0.01 * (above + 0.01))).refuted is True
+    assert judge(check, replace(skewed, measured=1 + 0.01 * (below + 0.01))).refuted is True
