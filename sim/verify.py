@@ -193,12 +193,14 @@ def table(results: list[Result], verbose: bool = False) -> Table:
 
 
 def reasons(results: list[Result]) -> list[str]:
-    """A line for each quantity that could not be measured, and why."""
+    """A line for each quantity that could not be measured, and why.
+
+    Not for controls, in which 0/0 may be what a broken assumption leads to.
+    """
     return [
-        f"{r.check.name}{kind}: {v.label} is not measurable: {v.missing}"
+        f"{r.check.name}: {v.label} is not measurable: {v.missing}"
         for r in results
-        for kind, verdicts in (("", r.verdicts), (", control", r.control))
-        for v in verdicts
+        for v in r.verdicts
         if v.missing
     ]
 

@@ -47,7 +47,7 @@ def _drawn(plan: Plan, case: int, config: DataConfig) -> list[Quantity]:
         config = replace(config, noise="orthogonal")
     g = plan.generator(28, case)
     means, counts, firsts, seconds = [], [], [], []
-    for _ in range(plan.size(12)):
+    for _ in range(plan.size(28)):
         data = sample(config, g, (_CHUNK,), DRAWN)
         grad = gradient(W, data, _LOGIT)
         mean = noise_alignment(grad, W, data)
