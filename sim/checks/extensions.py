@@ -48,7 +48,7 @@ def _blurred_growth(plan: Plan, key: int, config: DataConfig) -> list[Quantity]:
     g, k, sigma = plan.generator(key), 2, 1.2 * config.sigma_noise
     W = torch.tensor([[0.9, 0.8, 0.5, -0.4]], dtype=DRAWN)
     growing: dict[str, list[Tensor]] = {"U": [], "G": []}
-    for _ in range(plan.size(12)):
+    for _ in range(plan.size(36)):
         data = sample(_off_features(config, plan), g, (5000,), DRAWN)
         for arm, augmented in (("U", upsample(data, k)), ("G", generate(data, k, g, sigma))):
             growing[arm].append(-gradient(W, augmented, LOGIT)[:, 0])

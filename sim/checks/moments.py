@@ -72,7 +72,7 @@ def _measure(plan: Plan) -> list[Quantity]:
 
 def _shared(plan: Plan, dim: int, tau: float, amplitude: float) -> Quantity:
     g = plan.generator(2, dim, int(10 * tau))
-    n = plan.size(3_000_000 // dim)
+    n = plan.size(7_000_000 // dim)
     xi, fresh = (_noise(g, n, dim, plan.broken) for _ in range(2))
     twin = amplitude * (tau * xi + (1 - tau**2) ** 0.5 * fresh)
     w = torch.ones(dim, dtype=DRAWN) / dim**0.5
