@@ -85,7 +85,7 @@ class Calibrate:
 
       python -m sim calibrate --seeds 20 --first-seed 5000 --claims family best-k --out runs/few
 
-    Takes about a minute of one core a seed. --out keeps what was measured: the same command goes on
+    Takes about 40 s of one core a seed. --out keeps what was measured: the same command goes on
     where it was stopped, and more --seeds add to it. Exit code 1 when a seed fails, a quantity is
     not measurable, or the law that a test assumes is rejected.
     """

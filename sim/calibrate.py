@@ -326,10 +326,10 @@ def draw(record: Json) -> Figure:
         yticks=rows,
         yticklabels=[],
         xlabel="(measured − predicted)/standard error,\nroot mean square over seeds",
-        title="Spread (dashed: standard error wrong by a fifth)",
+        title="Spread; dashed: wrong by a fifth",
         ylim=left.get_ylim(),
     )
-    middle.legend(loc="lower right")
+    figure.legend(loc="outside lower center", ncols=1)
 
     p = np.sort([q["p"] for c in claims for q in c["quantities"] if q["p"] is not None])
     expected = (np.arange(len(p)) + 0.5) / max(len(p), 1)
@@ -337,7 +337,7 @@ def draw(record: Json) -> Figure:
     right.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls="--")
     right.set(
         xlabel="uniform",
-        ylabel="p-value of the law assumed",
+        ylabel="p-value of the law assumed (1: conservative)",
         title=f"{len(p)} quantities",
         aspect="equal",
     )

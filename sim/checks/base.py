@@ -25,8 +25,9 @@ With about 250 quantities that are left to chance, a correct program fails with 
 RESOLUTION = 0.065
 """An equality is only accepted when its margin is below this share of the prediction.
 
-The margin is 4.9 standard errors, so that one is at most 1.33% of the prediction, and a constant
-wrong by 10% is caught with probability above P(Z > −(10 − 6.5)/1.33) = .995."""
+The margin is 4.9 standard errors (more on one side where the measurement is skewed), so that one is
+at most 1.33% of the prediction, and a constant wrong by 10% is caught with probability above
+P(Z > −(10 − 6.5)/1.33) = .995."""
 
 DRAWN = torch.float32
 """Type of what is drawn by the thousand: its rounding is far below chance, and it is fast."""
