@@ -103,6 +103,7 @@ def _row(verdict: Verdict, quantity: Quantity) -> Json:
         "standard_error": verdict.standard_error,
         "rounding": quantity.rounding,
         "deviation": verdict.deviation,
+        "coarseness": verdict.coarseness,
         "z": z,
         "tail": tail,
     }
@@ -229,7 +230,9 @@ def _by_label(found: list[Json]) -> Iterator[list[Json]]:
 
 def _quantity(rows: list[Json]) -> Json:
     relation = rows[0]["relation"]
-    deviations = [row["deviation"] for row in rows if row["deviation"] is not None]
+    deviations, coarseness = (
+        [row[key] for row in rows if row[key] is not None] for key in ("deviation", "coarseness")
+    )
     random = all(row["standard_error"] for row in rows)
     out: Json = {
         "label": rows[0]["label"],
@@ -238,15 +241,16 @@ def _quantity(rows: list[Json]) -> Json:
         "failed": sum(not row["holds"] for row in rows),
         "not_measurable": sum(bool(row["missing"]) for row in rows),
         "largest_deviation": max(deviations, default=None),
+        "largest_coarseness": max(coarseness, default=None),
         "mean": None,
         "scale": None,
         "p": None,
         "stated_probability": 0.0,
     }
     if relation == "=" and random:
-        out["stated_probability"] = LEVEL
+        out["stated_probability"] = LEVEL + _above_one(coarseness)
     elif random:
-        out["stated_probability"] = _one_sided(deviations)
+        out["stated_probability"] = _above_one(deviations)
     if all(_follows_a_law(row) for row in rows):
         # standard normal where the law assumed is right, whichever it is
         z, tail = (np.array([row[key] for row in rows]) for key in ("z", "tail"))
@@ -265,10 +269,9 @@ def _follows_a_law(row: Json) -> bool:
     return rounding < 0.05 * row["standard_error"]
 
 
-def _one_sided(deviations: list[float]) -> float:
-    """Chance that an inequality does not hold: its distance in margins over seeds is log-normal."""
-    # a deviation is the margin over the distance: the inequality holds where it is below 1
-    logs = np.log([max(d, 1e-300) for d in deviations])
+def _above_one(margins: list[float]) -> float:
+    """Chance that a margin is larger than allowed, if its share of that is log-normal over seeds."""
+    logs = np.log([max(m, 1e-300) for m in margins])
     if len(logs) < 2 or not logs.std():
         return 0.0
     return float(stats.norm.sf(-logs.mean() / logs.std(ddof=1)))

@@ -112,6 +112,8 @@ class Verdict:
 
     deviation: |measured − predicted| over the margin allowed ("="), or the margin over the
     distance on the right side ("<", ">"); above 1 the quantity does not hold.
+    coarseness: the larger margin over what RESOLUTION allows it ("="); above 1 the quantity does
+        not hold.
     refuted: it does not hold, and not merely because the measurement was too coarse.
     """
 
@@ -124,6 +126,7 @@ class Verdict:
     holds: bool
     refuted: bool
     missing: str = ""
+    coarseness: float = 0.0
 
 
 def judge(check: Check, quantity: Quantity) -> Verdict:
@@ -149,10 +152,13 @@ def judge(check: Check, quantity: Quantity) -> Verdict:
     if missing:
         return Verdict(quantity.label, quantity.relation, p, m, se, math.inf, False, False, missing)
     below, above = (arm * se + quantity.rounding * abs(p) for arm in _interval(quantity))
+    coarseness = 0.0
     if quantity.relation == "=":
         margin = above if p >= m else below
         refuted = not abs(m - p) <= margin
-        holds = not refuted and max(below, above) <= RESOLUTION * abs(p)
+        widest, allowed = max(below, above), RESOLUTION * abs(p)
+        coarseness = widest / allowed if allowed else (math.inf if widest else 0.0)
+        holds = not refuted and coarseness <= 1
         deviation = abs(m - p) / margin if margin > 0 else (math.inf if refuted else 0.0)
     else:
         gap, margin = (p - m, above) if quantity.relation == "<" else (m - p, below)
@@ -160,7 +166,15 @@ def judge(check: Check, quantity: Quantity) -> Verdict:
         refuted = not holds
         deviation = margin / gap if gap > 0 else float("inf")
     return Verdict(
-        quantity.label, quantity.relation, p, m, se, deviation, bool(holds), bool(refuted)
+        quantity.label,
+        quantity.relation,
+        p,
+        m,
+        se,
+        deviation,
+        bool(holds),
+        bool(refuted),
+        coarseness=coarseness,
     )
 
 

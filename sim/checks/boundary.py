@@ -735,7 +735,7 @@ _FEW = DataConfig(n_examples=5, dim=7, alpha=0.8, beta_slow=0.5, sigma_noise=0.1
 
 def _drawn_growth(plan: Plan) -> list[Quantity]:
     """(B6) with noise, over drawn filters and data."""
-    draws, filters, g = plan.size(5_000), 20, plan.generator("drawn")
+    draws, filters, g = plan.size(30_000), 20, plan.generator("drawn")
     data, W = sample(_FEW, g, (draws,)), init(filters, _FEW.dim, 1.0, g, (draws,))
     # with equal logits the damping goes with sigma_init, the rise with its fourth power
     one = Ascent.of(W, data, _on_features(W), False)

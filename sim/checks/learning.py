@@ -58,7 +58,7 @@ def _chance_on_slow(plan: Plan) -> list[Quantity]:
 
 
 def _difference(plan: Plan) -> list[Quantity]:
-    seeds, g = plan.size(20), plan.generator("balanced")
+    seeds, g = plan.size(48), plan.generator("balanced")
     data, W = _start(_BALANCED, seeds, g)
     made = generate(data, _K, g, fidelity=0.0 if plan.broken else 1.0)
     errors = [_test_errors(W, augmented, g) for augmented in (made, upsample(data, _K))]

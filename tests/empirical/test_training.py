@@ -30,7 +30,9 @@ def test_an_epoch_shows_every_example_once_in_nearly_equal_batches(
     members = torch.arange(100, 100 + n)
     plan = training.make_plan([members], [recipe])
     sizes = (plan.weights > 0).sum(dim=2)[:, 0]
-    assert sizes.max() <= batch_size
+    # no batch has a single example: with 2, the last of an odd number joins another batch
+    assert sizes.max() <= batch_size + (batch_size == 2 and n % 2)
+    assert batch_size == 1 or n == 1 or sizes.min() > 1
     assert sizes.max() - sizes.min() <= 1
     torch.testing.assert_close(plan.weights.sum(dim=2), torch.ones(steps, 1))
     for epoch in range(epochs):

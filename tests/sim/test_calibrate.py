@@ -46,6 +46,7 @@ def _row(i: int, deviate: float, relation: str = "=", **more: Any) -> dict[str, 
         "standard_error": 0.01,
         "rounding": 1e-9,
         "deviation": abs(deviate) / 4.9,
+        "coarseness": 0.7,
         "z": deviate,
         "tail": float(2 * stats.norm.sf(abs(deviate))),
         "holds": abs(deviate) < 4.9,
@@ -99,20 +100,30 @@ def test_failures_missing_quantities_and_controls_are_counted() -> None:
     json.dumps(found, allow_nan=False)
 
 
+def _stated(rows: list[dict[str, Any]]) -> float:
+    record = [
+        {"claim": "family", "seed": seed, "quantities": [row], "control": [True, None]}
+        for seed, row in enumerate(rows)
+    ]
+    return calibrate.summary({"family": record}, range(len(rows)))["stated_probability"]
+
+
 def test_an_inequality_close_to_its_margin_adds_to_the_stated_probability() -> None:
     def of(distance: float) -> float:
-        rng = np.random.default_rng(1)
-        rows = [
-            _row(0, 0.0, "<", deviation=5 / (distance + float(rng.normal()))) for _ in range(99)
-        ]
-        record = [
-            {"claim": "family", "seed": s, "quantities": [row], "control": [True, None]}
-            for s, row in enumerate(rows)
-        ]
-        return calibrate.summary({"family": record}, range(99))["stated_probability"]
+        noise = np.random.default_rng(1).normal(size=99)
+        return _stated([_row(0, 0.0, "<", deviation=5 / (distance + float(z))) for z in noise])
 
     assert of(7.0) > 0.005
     assert of(16.0) < 1e-6
+
+
+def test_a_measurement_that_is_nearly_too_coarse_adds_to_the_stated_probability() -> None:
+    def of(typical: float) -> float:
+        noise = np.random.default_rng(1).normal(size=99)
+        return _stated([_row(0, 0.5, coarseness=typical * float(np.exp(z / 10))) for z in noise])
+
+    assert of(0.9) > 0.005
+    assert of(0.5) == pytest.approx(LEVEL, rel=0.01)
 
 
 @pytest.fixture
