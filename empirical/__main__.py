@@ -13,15 +13,15 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from empirical import presets
-from empirical.diagnosis.command import diagnose
-from empirical.generation.command import train_generator
-from empirical.machine import HERE, Machine
-from empirical.presets import PRESETS
-from empirical.recommending.command import grid, recommend
-from empirical.settings import Comparison, Settings, Tuning
-from theory.cli import parse_or_exit
-from theory.cli import run as run_command
+from common.cli import benchmark, parse_or_exit
+from common.cli import run as run_command
+from empirical.commands.diagnosis import diagnose
+from empirical.commands.generator import train_generator
+from empirical.commands.recommendation import grid, recommend
+from empirical.config import presets
+from empirical.config.presets import PRESETS
+from empirical.config.settings import Comparison, Settings, Tuning
+from empirical.runtime import HERE, Machine
 
 Flat = Annotated[Settings, tyro.conf.arg(name="")]
 FlatMachine = Annotated[Machine, tyro.conf.arg(name="")]
@@ -74,11 +74,11 @@ def select(
     or with the highest losses: python -m empirical select --preset cifar10-resnet18
     --selection loss --theta .3 --out runs/loss
     """
-    from empirical import ranks
-    from empirical.run import select
+    from common import distributed
+    from empirical.pipeline.run import select
 
     slow = select(settings, out, machine)
-    if ranks.is_first():
+    if distributed.is_first():
         print(f"{int(slow.train.sum())} of {len(slow.train)} slow: {out / 'selection.json'}")
 
 
@@ -107,7 +107,7 @@ def stability(
         seeds: how many seeds, from --seed on.
         data_seeds: on how many further planted data sets.
     """
-    from empirical.stability import stability
+    from empirical.experiments.stability import stability
 
     found = stability(settings, out, seeds, machine, data_seeds)
     for name, value in found.get("truth", {}).get("selected", {}).items():
@@ -136,11 +136,11 @@ def generate(
     or with any image-to-image pipeline of diffusers: python -m empirical generate --preset
     cifar10-resnet18 --generator hub:stabilityai/sd-turbo --out runs/hub
     """
-    from empirical import ranks
-    from empirical.run import generate
+    from common import distributed
+    from empirical.pipeline.run import generate
 
     made = generate(settings, out, machine, repair)
-    if ranks.is_first():
+    if distributed.is_first():
         print(f"{len(made)} synthetic images: {machine.synthetic or out / 'synthetic'}")
 
 
@@ -179,7 +179,7 @@ def run(
     """
     console = Console(highlight=False, soft_wrap=True)
     if dry_run:
-        from empirical.plan import plan, tables
+        from empirical.pipeline.plan import plan, tables
 
         found = plan(settings, out, machine)
         for table in tables(found):
@@ -187,11 +187,11 @@ def run(
         for line in found["generator"]:
             console.print(line, markup=False)
         return
-    from empirical import ranks
-    from empirical.run import run
+    from common import distributed
+    from empirical.pipeline.run import run
 
     result = run(settings, out, machine)
-    if ranks.is_first():
+    if distributed.is_first():
         console.print(
             f"{result['arm']}, {result['optimizer']}, seed {result['seed']}: "
             f"test error {100 * result['test_error']:.2f}%, "
@@ -213,8 +213,8 @@ def compare(comparison: FlatComparison, out: Path, jobs: int = 2) -> None:
     or in a minute: python -m empirical compare --splits 2 --seeds 2 --control-splits 0
     --generator-steps 300 --out runs/quick
     """
-    from empirical.compare import compare
-    from empirical.tables import show_comparison
+    from empirical.experiments.compare import compare
+    from empirical.report.tables import show_comparison
 
     show_comparison(compare(comparison, out, jobs))
     print(out / "results.json")
@@ -227,7 +227,7 @@ def tune(tuning: FlatTuning, out: Path, jobs: int = 2) -> None:
 
     For example: python -m empirical tune --out runs/tune
     """
-    from empirical.tune import tune
+    from empirical.experiments.tune import tune
 
     for name, value in tune(tuning, out, jobs)["chosen"].items():
         print(f"{name}: {value}")
@@ -241,8 +241,8 @@ def reproduce(comparison: FlatComparison, out: Path, jobs: int | None = None) ->
 
     For example: python -m empirical reproduce --out results/reproduce
     """
-    from empirical.reproduce import all_claims_pass, reproduce
-    from empirical.tables import show_comparison
+    from empirical.experiments.reproduce import all_claims_pass, reproduce
+    from empirical.report.tables import show_comparison
 
     results = reproduce(out, comparison, jobs=jobs)
     show_comparison(results["empirical"])
@@ -258,11 +258,11 @@ def bench(out: Path | None = None, cpu: bool = False, small: bool = False) -> No
 
     For example: python -m empirical bench --out results/bench-empirical.json
     """
-    from empirical import bench as speed
-    from theory.files import check_writable, write_json
+    from common.files import check_writable, write_json
 
     if out is not None:
         check_writable(out)
+    speed = benchmark("images")
     record = speed.bench(small, cpu)
     Console().print(speed.table(record))
     if out is not None:
@@ -302,10 +302,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         )
         work()
-        if "empirical.ranks" in sys.modules:  # else nothing of several processes was begun
-            from empirical import ranks
+        if "common.distributed" in sys.modules:  # else nothing of several processes was begun
+            from common import distributed
 
-            ranks.finish()
+            distributed.finish()
 
     run_command(command)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sim import provenance
+from common import provenance
 
 
 def versions() -> dict[str, str]:

@@ -12,17 +12,16 @@ import tyro
 from rich.console import Console
 from tyro.conf import Positional
 
-from sim import bench as speed
-from sim import calibrate, claims
+from common.cli import benchmark, parse_or_exit, run
+from common.files import check_writable, read_json, whole_file, write_json
+from common.plotting import write_figure
+from sim import calibrate, tables
 from sim import run as single
 from sim import sweep as many
 from sim.figures import FIGURES
 from sim.figures.make import make
 from sim.run import RunSettings
-from sim.style import write_figure
 from sim.verify import as_json, reasons, selected, table, verify_with_progress
-from theory.cli import parse_or_exit, run
-from theory.files import check_writable, read_json, whole_file, write_json
 
 Flat = Annotated[RunSettings, tyro.conf.arg(name="")]
 """Its fields are flags of the command itself."""
@@ -125,9 +124,9 @@ class Calibrate:
 class Claims:
     """Draw and tabulate what `verify --json` wrote. Examples:
 
-    python -m sim claims results/verify.json --plot claims.png
+    python -m sim claims results/verify.json --plot tables.png
 
-    python -m sim claims results/verify.json --markdown claims.md
+    python -m sim claims results/verify.json --markdown tables.md
     """
 
     file: Positional[Path]
@@ -145,8 +144,8 @@ class Claims:
             if path is not None:
                 check_writable(path)
         if self.plot is not None:
-            write_figure(self.plot, claims.draw(record))
-        text = claims.markdown(record)
+            write_figure(self.plot, tables.draw(record))
+        text = tables.markdown(record)
         if self.markdown is not None:
             with whole_file(self.markdown) as part:
                 part.write_text(text, encoding="utf-8")
@@ -279,6 +278,7 @@ class Bench:
     def __call__(self) -> int:
         if self.out is not None:
             check_writable(self.out)
+        speed = benchmark("simulation")
         record = speed.bench()
         Console().print(speed.table(record))
         if self.out is not None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from common.errors import require
 from sim.data import Dataset, generate, upsample
-from theory.parameters import require
 
 ARMS = ("original", "upsample", "tada", "syn-rand", "syn-all")
 

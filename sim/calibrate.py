@@ -18,14 +18,14 @@ from joblib import delayed
 from matplotlib.figure import Figure
 from scipy import stats
 
+from common.errors import require
+from common.parallel import pool
+from common.plotting import BLUE, GREY, ORANGE, RED, canvas
+from common.progress import progress
+from common.provenance import versions
 from sim.checks import CHECKS
 from sim.checks.base import LEVEL, Plan, Quantity, Verdict, guarded, judge, standardised
-from sim.pool import pool
-from sim.progress import progress
-from sim.provenance import versions
-from sim.style import BLUE, GREY, ORANGE, RED, canvas
 from sim.verify import COST, selected
-from theory.parameters import require
 
 Json = dict[str, Any]
 
@@ -270,7 +270,7 @@ def _follows_a_law(row: Json) -> bool:
 
 
 def _above_one(margins: list[float]) -> float:
-    """Chance that a margin is larger than allowed, if its share of that is log-normal over seeds."""
+    """Chance of a margin larger than allowed, if its share of that is log-normal over seeds."""
     logs = np.log([max(m, 1e-300) for m in margins])
     if len(logs) < 2 or not logs.std():
         return 0.0

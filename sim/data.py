@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from theory.parameters import ParameterError, require
+from common.errors import ParameterError, require
 from theory.world import World
 
 FAST, SLOW = 0, 1

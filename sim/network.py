@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from common.errors import require
 from sim.data import Dataset
-from theory.parameters import require
 
 Logits = Tensor | float | None
 """None: the real l_i. A number or an (..., n) tensor: logits frozen at it."""

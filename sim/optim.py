@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from common.errors import require
+from sim.backends.dense import Dense
+from sim.backends.span import Span
 from sim.data import Dataset
-from sim.dense import Dense
 from sim.network import Logits
-from sim.span import Span
-from theory.parameters import require
 
 Space = Dense | Span
 """A data set and initial filters, in the filters' own coordinates or in the span of the data."""

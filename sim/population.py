@@ -11,9 +11,9 @@ from scipy.stats import qmc
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from common.errors import require
 from sim.data import FAST, SLOW, DataConfig
 from sim.network import norm
-from theory.parameters import require
 
 
 def population(

@@ -21,19 +21,19 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import Tensor
 
+from common.errors import ParameterError, require
+from common.files import check_writable, nothing_left, read_json, whole_file, write_json
+from common.locks import one_writer
+from common.progress import say
+from common.provenance import versions
+from common.seeding import torch_stream
 from sim.arms import ARMS, augmented
 from sim.data import FAST, SLOW, DataConfig, sample
-from sim.engine import BACKENDS, Point, prepare, train
-from sim.locks import one_writer
 from sim.measure import fresh_errors
 from sim.memory import check_run
 from sim.network import Activation, init
 from sim.optim import Space
-from sim.progress import say
-from sim.provenance import versions
-from sim.streams import torch_stream
-from theory.files import check_writable, nothing_left, read_json, whole_file, write_json
-from theory.parameters import ParameterError, require
+from sim.train import BACKENDS, Point, prepare, train
 
 METRICS = {
     "train_error": "wrong signs on the training set",
@@ -404,7 +404,7 @@ def draw_curves(result: Mapping[str, Any], path: Path) -> None:
     """Draw loss, test errors and feature alignments along training, ± 2 standard errors."""
     from matplotlib import rc_context
 
-    from sim.style import BLUE, GREY, ORANGE, STYLE, canvas, line
+    from common.plotting import BLUE, GREY, ORANGE, STYLE, canvas, line
 
     panels = {
         "training loss": (("", "loss", GREY),),

@@ -35,14 +35,14 @@ import torch
 from joblib import delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from sim.locks import one_writer
+from common.errors import ParameterError, require
+from common.files import check_writable, digest, nothing_left, read_json, whole_file, write_json
+from common.locks import one_writer
+from common.parallel import check_jobs, pool
+from common.progress import progress, say
+from common.provenance import versions
 from sim.memory import check_runs
-from sim.pool import check_jobs, pool
-from sim.progress import progress, say
-from sim.provenance import versions
 from sim.run import METRICS, RunSettings, check, check_device, simulate
-from theory.files import check_writable, digest, nothing_left, read_json, whole_file, write_json
-from theory.parameters import ParameterError, require
 
 TABLE = "sweep.parquet"
 PLOT = "sweep.png"
@@ -415,7 +415,7 @@ def draw(rows: Sequence[Row], axes: Sequence[str], metric: str, path: Path) -> N
     from matplotlib import rc_context
     from matplotlib.ticker import MaxNLocator
 
-    from sim.style import STYLE, canvas, write_figure
+    from common.plotting import STYLE, canvas, write_figure
 
     numeric = [axis for axis in axes if all(_is_number(row[axis]) for row in rows)]
     across = (numeric or list(axes))[0]

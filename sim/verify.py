@@ -13,12 +13,12 @@ from joblib import delayed
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from common.errors import require
+from common.parallel import check_jobs, pool
+from common.progress import progress
 from sim.checks import CHECKS
 from sim.checks.base import LEVEL, Check, Plan, Quantity, Verdict, guarded, judge
-from sim.pool import check_jobs, pool
-from sim.progress import progress
 from theory.claims import CLAIMS
-from theory.parameters import require
 
 
 @dataclass(frozen=True)

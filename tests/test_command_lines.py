@@ -119,8 +119,8 @@ def start(program: str, words: list[str]) -> None:
 
         main(words)
         return
+    from common import cli
     from sim.__main__ import main as sim_main
-    from theory import cli
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["sim", *words])
@@ -135,7 +135,7 @@ def test_every_command_and_its_flags_are_known(program: str) -> None:
     if program == "sim":
         from sim.run import RunSettings as Settings
     else:
-        from empirical.settings import Settings
+        from empirical.config.settings import Settings
     fields = {f"--{name.replace('_', '-')}" for name in Settings.__dataclass_fields__}
     assert fields <= names
 
@@ -293,7 +293,11 @@ def _sim(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(run, "_prepared", small)
     patch.setattr(sweep, "_on_processes", here)
     for name in (
-        *("sim.__main__.verify_with_progress", "sim.figures.make._compute", "sim.bench.bench"),
+        *(
+            "sim.__main__.verify_with_progress",
+            "sim.figures.make._compute",
+            "benchmarks.simulation.bench",
+        ),
         "sim.calibrate.pool",
     ):
         patch.setattr(name, reached)
@@ -304,9 +308,13 @@ def _empirical(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     for name in (
-        *("empirical.run._selected", "empirical.recommending.grid.trained_here"),
-        *("empirical.compare.run_all", "empirical.tune.run_all", "empirical.bench.bench"),
-        *("empirical.generation.train._Training.run", "empirical.reproduce._verified"),
+        *("empirical.pipeline.run._selected", "empirical.recommendation.grid.trained_here"),
+        *(
+            "empirical.experiments.compare.run_all",
+            "empirical.experiments.tune.run_all",
+            "benchmarks.images.bench",
+        ),
+        *("empirical.generation.train._Training.run", "empirical.experiments.reproduce._verified"),
         "empirical.diagnosis.stores.diagnose_store",
     ):
         patch.setattr(name, reached)

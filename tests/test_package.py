@@ -32,8 +32,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_all_packages_and_the_report_template(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"theory/claims.py", "sim/checks/base.py", "empirical/report.html"} <= names
-    assert not any(name.startswith(("tests", "results")) for name in names)
+    assert {
+        "theory/claims.py",
+        "sim/checks/base.py",
+        "empirical/report/report.html",
+        "common/cli.py",
+    } <= names
+    assert not any(name.startswith(("tests", "results", "benchmarks")) for name in names)
 
 
 def test_the_installed_wheel_works_without_the_checkout(wheel: Path, tmp_path: Path) -> None:

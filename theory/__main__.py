@@ -10,9 +10,9 @@ import re
 import sys
 from pathlib import Path
 
+from common.cli import parse_or_exit, run
+from common.files import check_writable, write_json
 from theory.claims import CLAIMS
-from theory.cli import parse_or_exit, run
-from theory.files import check_writable, write_json
 from theory.predict import PARAMETERS
 
 _TYPES = {"int": (int, None), "float": (float, None), "Sequence[float]": (float, "+")}

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from math import exp, expm1, inf, log, sqrt
 
+from common.errors import require
 from theory.moments import absolute_moment, noise_strength, patch_moment
-from theory.parameters import require
 from theory.world import both_kinds
 
 

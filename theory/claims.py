@@ -70,7 +70,7 @@ CLAIMS = {
             "SAM slows fast features more",
             "With frozen logits SAM multiplies the gradient along v by (1 - kappa_v <w,v>)^2.",
             "(4), (5)",
-            "sharpness.md",
+            "sam.md",
             "a-features",
             predict.sam_feature_factor,
         ),
@@ -81,7 +81,7 @@ CLAIMS = {
             "With frozen logits and orthogonal noise patches SAM multiplies the gradient along "
             "xi_i by (1 - lambda_i y<w,xi>|xi|^2)^2, below 1 on I_{j,+}.",
             "(6), (7)",
-            "sharpness.md",
+            "sam.md",
             "b-noise-orthogonal-patches",
             predict.sam_noise_damping,
         ),
@@ -92,7 +92,7 @@ CLAIMS = {
             "Mean damping over Gaussian noise, orthogonal (exact) and independent (first order in "
             "rho), and the spread of what other examples add.",
             "(8), (9), (31)",
-            "sharpness.md",
+            "sam.md",
             "c-noise-in-distribution",
             predict.sam_noise_damping_gaussian,
         ),
@@ -103,7 +103,7 @@ CLAIMS = {
             "With real logits SAM raises every logit; the ratio's slope in rho is negative for "
             "small initialisation and positive outside.",
             "(10), (11)",
-            "boundary.md",
+            "sam_validity.md",
             "a-given-the-data",
             predict.sam_boundary,
         ),
@@ -114,7 +114,7 @@ CLAIMS = {
             "dl_i/dh is the tangent kernel's row times l; NoiseAlign(SAM)/NoiseAlign(GD) has "
             "slope rise - damping in h = rho/|grad L|; logits that differ at W take from both.",
             "(B1), (B2), (B7), (B8)",
-            "boundary.md",
+            "sam_validity.md",
             "b-given-the-filters",
             predict.moving_logits,
         ),
@@ -124,7 +124,7 @@ CLAIMS = {
             "Below which sigma_init SAM aligns less with noise",
             "rise grows with sigma_init^4, damping with sigma_init: they cross at one sigma_init.",
             "(B3), (B4), (B9) to (B12)",
-            "boundary.md",
+            "sam_validity.md",
             "c-in-expectation-over-the-initialisation",
             predict.sam_noise_boundary,
         ),
@@ -135,7 +135,7 @@ CLAIMS = {
             "The same for the slow feature's growth over the fast one's; independent of N, d and "
             "noise.",
             "(B5), (B6)",
-            "boundary.md",
+            "sam_validity.md",
             "d-features",
             predict.sam_feature_boundary,
         ),

@@ -10,7 +10,7 @@ from math import inf
 import numpy as np
 from numpy.typing import ArrayLike
 
-from theory.parameters import require
+from common.errors import require
 
 
 def stationarity_bound(

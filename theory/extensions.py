@@ -12,10 +12,10 @@ from math import copysign, pi, sqrt
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from common.errors import require
 from theory.amplification import k_star
 from theory.gradient_variance import same_noise_probability
 from theory.moments import absolute_moment, cross_term_variance, patch_moment
-from theory.parameters import require
 from theory.world import both_kinds
 
 # --- activations ---------------------------------------------------------------------------------

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, floor, hypot, inf, sqrt
 
+from common.errors import require
 from theory.amplification import k_star, memorisation_ratio, n_augmented
 from theory.gradient_variance import Filters, single_sample_noise
 from theory.moments import noise_second_moment, noise_strength, shared_noise_covariance
-from theory.parameters import require
 from theory.world import World, both_kinds, check_batch
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from common.errors import require
 from theory.moments import noise_second_moment, squared_norm_moments
-from theory.parameters import require
 from theory.world import both_kinds, check_batch
 
 

@@ -10,17 +10,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from common.errors import require
 from theory import (
     amplification,
-    boundary,
     convergence,
     extensions,
     family,
     gradient_variance,
     moments,
-    sharpness,
+    sam,
+    sam_validity,
 )
-from theory.parameters import require
 from theory.world import World, both_kinds, check_batch
 
 Prediction = dict[str, float]
@@ -200,8 +200,8 @@ def sam_feature_factor(
     projection: float = 0.1,
 ) -> Prediction:
     """SAM's gradient along a feature over GD's, for a filter with <w,v> = projection."""
-    kappa = sharpness.feature_kappa(rho, beta, mean_logit, gradient_norm)
-    return {"kappa": kappa, "factor": float(sharpness.feature_factor(kappa, projection))}
+    kappa = sam.feature_kappa(rho, beta, mean_logit, gradient_norm)
+    return {"kappa": kappa, "factor": float(sam.feature_factor(kappa, projection))}
 
 
 def sam_noise_damping(
@@ -213,8 +213,8 @@ def sam_noise_damping(
     squared_norm: float = 2.5,
 ) -> Prediction:
     """SAM's gradient along an orthogonal noise patch over GD's, for y<w,xi> = projection."""
-    lam = sharpness.noise_lambda(rho, logit, n_examples, gradient_norm)
-    return {"lambda": lam, "factor": float(sharpness.noise_factor(lam, projection, squared_norm))}
+    lam = sam.noise_lambda(rho, logit, n_examples, gradient_norm)
+    return {"lambda": lam, "factor": float(sam.noise_factor(lam, projection, squared_norm))}
 
 
 def sam_noise_damping_gaussian(
@@ -227,15 +227,15 @@ def sam_noise_damping_gaussian(
     dim_noise: int = 1998,
 ) -> Prediction:
     """NoiseAlign(SAM)/NoiseAlign(GD) over Gaussian noise, frozen logits, and the cross terms."""
-    lam = sharpness.noise_lambda(rho, logit, n_examples, gradient_norm)
+    lam = sam.noise_lambda(rho, logit, n_examples, gradient_norm)
     typical = sigma_noise * dim_noise**0.5
-    deviation = sharpness.cross_term_deviation(
+    deviation = sam.cross_term_deviation(
         logit, sigma_noise, n_examples, w_norm, typical, sigma_noise * w_norm
     )
     return {
-        "damping_orthogonal": sharpness.mean_noise_damping(lam, sigma_noise, w_norm, dim_noise),
-        "slope_orthogonal": sharpness.independent_damping_slope(dim_noise, 1),
-        "slope_independent": sharpness.independent_damping_slope(dim_noise, n_examples),
+        "damping_orthogonal": sam.mean_noise_damping(lam, sigma_noise, w_norm, dim_noise),
+        "slope_orthogonal": sam.independent_damping_slope(dim_noise, 1),
+        "slope_independent": sam.independent_damping_slope(dim_noise, n_examples),
         "cross_term_deviation": float(deviation),
     }
 
@@ -254,10 +254,10 @@ def sam_boundary(
 ) -> Prediction:
     """One example with moving logits: its margin's drop, and SAM/GD along its noise."""
     require(projection > 0, "projection", projection, "positive")
-    shift = sharpness.logit_shift(
+    shift = sam.logit_shift(
         rho, gradient_norm, beta, mean_logit, feature_quartic, logit, noise_quartic, n_examples
     )
-    ratio = sharpness.moving_logit_ratio(
+    ratio = sam.moving_logit_ratio(
         rho, gradient_norm, n_examples, [logit], shift, projection, squared_norm
     )
     return {"margin_drop": float(shift), "sam_over_gd": ratio}
@@ -282,7 +282,7 @@ def moving_logits(
     _orthogonal_filters(filters, world)
     gram = [[w_norm**2 * (i == j) for j in range(filters)] for i in range(filters)]
     quartic = filters * projection**4
-    slope = boundary.noise_slope(world, gram, quartic, quartic, logit, orthogonal)
+    slope = sam_validity.noise_slope(world, gram, quartic, quartic, logit, orthogonal)
     return {
         "rise": float(slope.rise[0]),
         "damping": float(slope.damping[0]),
@@ -316,17 +316,17 @@ def sam_noise_boundary(
     """
     world = _world(n_examples, dim, n_patches, alpha, beta_fast, beta_slow, sigma_noise)
     kind = logit, orthogonal
-    slope = boundary.expected_noise_slope(world, filters, sigma_init, *kind)
-    loss = boundary.expected_loss(world, filters, sigma_init, *kind)
+    slope = sam_validity.expected_noise_slope(world, filters, sigma_init, *kind)
+    loss = sam_validity.expected_loss(world, filters, sigma_init, *kind)
     return {
-        "sigma_init_boundary": boundary.sigma_init_boundary(world, filters, *kind),
+        "sigma_init_boundary": sam_validity.sigma_init_boundary(world, filters, *kind),
         "rise": float(slope.rise),
         "damping": float(slope.damping),
-        "sigma_init_boundary_corrected": boundary.corrected_sigma_init_boundary(
+        "sigma_init_boundary_corrected": sam_validity.corrected_sigma_init_boundary(
             world, filters, *kind
         ),
         "alignment_loss": loss.alignment,
-        "validity": boundary.margin_size(world, filters, sigma_init, *kind),
+        "validity": sam_validity.margin_size(world, filters, sigma_init, *kind),
     }
 
 
@@ -341,7 +341,7 @@ def sam_feature_boundary(
     _betas(beta_fast, beta_slow)
     # the number of examples does not matter, if it is so large that alpha is not rounded
     world = World(10**18, alpha=alpha, beta_fast=beta_fast, beta_slow=beta_slow)
-    return {"sigma_init_boundary": boundary.feature_sigma_boundary(world, filters, logit)}
+    return {"sigma_init_boundary": sam_validity.feature_sigma_boundary(world, filters, logit)}
 
 
 # --- copies, generation, and between -------------------------------------------------------------

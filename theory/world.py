@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from theory.parameters import require
+from common.errors import require
 
 
 def n_fast(n_examples: int, alpha: float) -> int:

@@ -20,10 +20,9 @@ from typing import IO
 
 from filelock import FileLock
 
-from empirical.files import whole_folder
-from sim.progress import say
-from theory.files import whole_file
-from theory.parameters import ParameterError, require
+from common.errors import ParameterError, require
+from common.files import whole_file, whole_folder
+from common.progress import say
 
 CHUNK = 2**20
 TIMEOUT = 60.0

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -118,3 +119,13 @@ def fingerprint(images: Images) -> str:
     for part in (images.pixels, images.labels):
         found.update(part.contiguous().numpy().data)
     return found.hexdigest()
+
+
+def to_float(pixels: Tensor) -> Tensor:
+    """uint8 levels to float32 in [-1, 1]."""
+    return pixels.float() / 127.5 - 1
+
+
+def to_levels(pixels: Tensor) -> Tensor:
+    """float32 in [-1, 1] to uint8 levels, clipped and rounded."""
+    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

@@ -17,7 +17,7 @@ from PIL.TiffImagePlugin import (
     TiffImageFile,
 )
 
-from theory.parameters import ParameterError, require
+from common.errors import ParameterError, require
 
 
 def decode(paths: Sequence[Path], pixels: np.ndarray, threads: int | None = None) -> None:

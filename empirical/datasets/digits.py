@@ -19,7 +19,7 @@ def digits() -> Images:
 
 
 def whole() -> ImageSet:
-    """All digits, as training and as test images: `empirical.data.cut` alone says which are which.
+    """All digits, as training and as test images: `splits.cut` alone says which are which.
 
     Levels are normalised around 1/2.
     """

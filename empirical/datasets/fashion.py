@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from torchvision.datasets import FashionMNIST
 
+from common.errors import ParameterError, require
 from empirical.datasets.archives import Published, missing, obtain
 from empirical.datasets.base import Contents, Source
-from theory.parameters import ParameterError, require
 
 NAME = "fashion-mnist"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from common.errors import ParameterError, require
+from common.progress import say
+from common.seeding import numpy_stream
 from empirical.datasets.base import Contents, Source
 from empirical.datasets.decode import decode
-from sim.progress import say
-from sim.streams import numpy_stream
-from theory.parameters import ParameterError, require
 
 SUFFIXES = frozenset(
     ".avif .bmp .gif .heic .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tga .tif .tiff "

@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from filelock import FileLock
 
+from common.errors import ParameterError, require
+from common.files import digest, read_json, whole_folder, write_json
+from common.memory import available
 from empirical.datasets.base import Contents, Images, ImageSet, Source, channel_statistics
-from empirical.files import whole_folder
-from sim.memory import available
-from theory.files import digest, read_json, write_json
-from theory.parameters import ParameterError, require
 
 ABOUT = "about.json"
 PARTS = ("train", "test")

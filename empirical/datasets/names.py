@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from theory.parameters import near, require
+from common.errors import near, require
 
 NAMES = ("digits", "fashion-mnist", "cifar10", "cifar100", "tinyimagenet", "folder:PATH", "planted")
 

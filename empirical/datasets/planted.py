@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.errors import require
+from common.seeding import numpy_stream
 from empirical.datasets.base import Contents, ImageSet, Source
-from sim.streams import numpy_stream
-from theory.parameters import require
 
 GREY = 0.5
 OWN_COLOUR = 0.3

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from common.errors import ParameterError
 from empirical.datasets.base import ImageSet, Source
 from empirical.datasets.digits import whole
 from empirical.datasets.memory import hold
 from empirical.datasets.names import NAMES, check_name
 from empirical.datasets.planted import PlantedConfig, with_truth
 from empirical.datasets.planted import source as planted_source
-from theory.parameters import ParameterError
 
 __all__ = ["NAMES", "load"]
 
@@ -27,7 +27,7 @@ def load(
 ) -> ImageSet:
     """Load a data set by name; "planted" gives a `PlantedSet`.
 
-    Digits come whole, as training and as test images: see `empirical.data.cut`.
+    Digits come whole, as training and as test images: see `empirical.datasets.splits.cut`.
 
     root: where published files are, or are downloaded to, and where `root`/cache is;
     memory_share: of the free memory, above which pixels are mapped from a cache file;

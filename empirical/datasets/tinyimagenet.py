@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from common.errors import ParameterError, require
 from empirical.datasets.archives import Published, obtain, unpack
 from empirical.datasets.base import Contents, Source
 from empirical.datasets.decode import decode
-from theory.parameters import ParameterError, require
 
 NAME = "tinyimagenet"
 FOLDER = "tiny-imagenet-200"

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from empirical import networks, scoring
-from empirical.batches import TrainingSet
+from common.errors import require
+from common.files import digest, read_json, write_json
+from common.seeding import numpy_stream
 from empirical.datasets.base import Images, ImageSet
-from empirical.engine import train
-from empirical.machine import HERE, Machine
-from empirical.recipes import Recipe
-from sim.streams import numpy_stream
-from theory.files import digest, read_json, write_json
-from theory.parameters import require
+from empirical.runtime import HERE, Machine
+from empirical.training import evaluate, networks
+from empirical.training.batches import TrainingSet
+from empirical.training.engine import train
+from empirical.training.recipes import Recipe
 
 DEFAULT = Recipe(epochs=20, batch_size=64, lr=0.05, schedule="cosine")
 """Cosine decay to 0 and random crops; flips where the data set allows them."""
@@ -113,7 +113,7 @@ def class_means(images: TrainingSet) -> Tensor:
     """The mean image of each class: float32 (classes, C, H, W), in levels."""
     shape = (images.n_classes, *images.pixels.shape[1:])
     total = torch.zeros(shape, dtype=torch.float64)
-    for rows in images.rows.split(scoring.BATCH_SIZE):
+    for rows in images.rows.split(evaluate.BATCH_SIZE):
         total.index_add_(0, images.labels[rows], images.pixels[rows].double())
     counts = torch.bincount(images.labels[images.rows], minlength=images.n_classes)
     return (total / counts.clamp(min=1)[:, None, None, None]).float()
@@ -136,7 +136,7 @@ def _error(
     for own, network in enumerate(pair):
         rows = torch.nonzero(half == own)[:, 0]
         images = Images(data.train.pixels[rows], data.train.labels[rows], data.classes)
-        wrong += len(rows) * scoring.evaluate(network, images, data.mean, data.std)["error"]
+        wrong += len(rows) * evaluate.evaluate(network, images, data.mean, data.std)["error"]
     error = wrong / len(half)
     if path is not None:
         write_json(path, {"fingerprint": made_by, "error": error, **about})

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from empirical import scoring
+from common.errors import require
+from common.seeding import numpy_stream, torch_stream
 from empirical.diagnosis.classifier import Judge
 from empirical.diagnosis.distances import Distances, Features, judged_distances
 from empirical.diagnosis.estimates import Estimate, resampled
 from empirical.diagnosis.evidence import DRAWS, LEVELS, evidence, fidelity, mixtures
 from empirical.diagnosis.residuals import filtered, unused, whitening
 from empirical.generation.base import Originals
-from sim.streams import numpy_stream, torch_stream
+from empirical.training import evaluate
 from theory.family import Family
-from theory.parameters import require
 
 SEEN = 3.0
 """The sources' mean evidence must be so many standard errors above 0, or there is no fidelity."""
@@ -164,7 +164,7 @@ def observe(
         def ask(
             images: Tensor, layer: str = "logits", network: torch.nn.Module = network
         ) -> Tensor:
-            return scoring.outputs(network, images, judge.mean, judge.std, layer=layer)
+            return evaluate.outputs(network, images, judge.mean, judge.std, layer=layer)
 
         means = judge.means[own]
         centre = means.mean(0)

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from common.plotting import BLUE, GREEN, GREY, ORANGE, RED, STYLE, canvas
 from empirical.generation.ideal import Curve
-from sim.style import BLUE, GREEN, GREY, ORANGE, RED, STYLE, canvas
 
 _TERMS = (
     ("fidelity", "fidelity c", BLUE),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 from torchvision.transforms.functional import gaussian_blur
 
-from empirical.batches import Normalisation
+from empirical.training.batches import Normalisation
 
 QUANTISATION = 1 / 12
 """Variance of rounding to levels."""

@@ -12,30 +12,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from empirical.data import cut, open_set
+from common.errors import require
+from common.files import digest
+from common.locks import writing
+from common.progress import progress
+from common.seeding import numpy_stream
+from common.threads import one_thread
+from empirical.config.settings import Settings
 from empirical.datasets.base import ImageSet, fingerprint
 from empirical.datasets.planted import PlantedSet
+from empirical.datasets.seen import SEEN, check_unseen, read_seen, seen_digest
+from empirical.datasets.splits import cut, open_set
 from empirical.diagnosis import distances as distance
 from empirical.diagnosis.classifier import DEFAULT, Judge, train_judge
 from empirical.diagnosis.faithfulness import PASSES, observe, summarise
-from empirical.early import take
 from empirical.generation.base import Originals
 from empirical.generation.ideal import ideal
-from empirical.machine import HERE, Machine
-from empirical.recipes import Recipe
-from empirical.seen import SEEN, check_unseen, read_seen, seen_digest
-from empirical.settings import Settings
+from empirical.pipeline.synthesis import CURVES
+from empirical.runtime import HERE, Machine
+from empirical.selection.early_training import take
 from empirical.storage.folder import read_identity, read_manifest, shard_paths
 from empirical.storage.request import Wanted
 from empirical.storage.shards import pixels_of, read_shard
-from empirical.synthesis import CURVES
-from empirical.training import one_thread
+from empirical.training.recipes import Recipe
 from empirical.versions import versions
-from sim.locks import writing
-from sim.progress import progress
-from sim.streams import numpy_stream
-from theory.files import digest
-from theory.parameters import require
 
 AT_MOST = 2000
 """Sources that are looked at, unless more are asked for: c ± 0.01, or better."""

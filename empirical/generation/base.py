@@ -17,8 +17,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from sim.streams import torch_stream
-from theory.parameters import ParameterError, require
+from common.errors import ParameterError, require
+from common.seeding import torch_stream
 
 _DIFFUSERS = tuple(int(part) for part in version("diffusers").split(".")[:2])
 DTYPE = "dtype" if _DIFFUSERS >= (0, 40) else "torch_dtype"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from theory.parameters import require
+from common.errors import require
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from common.errors import require
+from common.files import digest
 from empirical.generation.base import HasSample, Originals
-from theory.files import digest
-from theory.parameters import require
 
 
 @dataclass(frozen=True, eq=False)

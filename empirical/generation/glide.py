@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from empirical.data import to_float, to_levels
+from common.errors import ParameterError, require
+from common.files import digest
+from empirical.datasets.base import to_float, to_levels
 from empirical.generation.base import (
     Kept,
     Originals,
@@ -29,8 +31,6 @@ from empirical.generation.base import (
 )
 from empirical.generation.resize import from_rgb, resize, to_rgb
 from empirical.generation.steps import share_of_steps
-from theory.files import digest
-from theory.parameters import ParameterError, require
 
 SIDE = 64
 INSTALL = "pip install git+https://github.com/openai/glide-text2im"

@@ -19,7 +19,10 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
-from empirical.data import to_float, to_levels
+from common.errors import ParameterError, near, require
+from common.files import digest
+from common.progress import say
+from empirical.datasets.base import to_float, to_levels
 from empirical.generation.base import (
     DTYPE,
     Originals,
@@ -36,9 +39,6 @@ from empirical.generation.resize import from_rgb, resize, to_rgb
 from empirical.generation.sampling import DISTILLED, scheduler_class, whole_config
 from empirical.generation.steps import check_strength
 from empirical.generation.trial import Seen, about, autoencoder_of, network_of, see
-from sim.progress import say
-from theory.files import digest
-from theory.parameters import ParameterError, near, require
 
 NEEDED = ("prompt", "image", "strength", "num_inference_steps", "generator", "output_type")
 """Arguments without which a pipeline cannot do the job."""

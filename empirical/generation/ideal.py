@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.errors import require
+from common.files import digest
 from empirical.datasets.planted import PlantedSet
 from empirical.generation.base import Originals
 from empirical.generation.steps import check_strength
-from theory.files import digest
-from theory.parameters import require
 
 
 @dataclass(frozen=True)

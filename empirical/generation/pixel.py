@@ -19,7 +19,9 @@ from diffusers import (
 )
 from torch import Tensor
 
-from empirical.data import to_float, to_levels
+from common.errors import ParameterError, require
+from common.files import digest
+from empirical.datasets.base import to_float, to_levels
 from empirical.generation.base import (
     DTYPE,
     Kept,
@@ -41,8 +43,6 @@ from empirical.generation.sampling import (
     signal_share,
     step_arguments,
 )
-from theory.files import digest
-from theory.parameters import ParameterError, require
 
 
 @dataclass(frozen=True, eq=False)

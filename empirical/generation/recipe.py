@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from theory.parameters import require
+from common.errors import require
 
 MOST_LEVELS = 16
 """Resolutions of a generator: each halves the one before."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from theory.parameters import require
+from common.errors import require
 
 
 def resize(images: Tensor, size: Sequence[int]) -> Tensor:

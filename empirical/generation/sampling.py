@@ -18,10 +18,10 @@ import torch
 from diffusers import PNDMScheduler  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor
 
+from common.errors import ParameterError, near, require
 from empirical.generation import gaussian
 from empirical.generation.base import one_line
 from empirical.generation.steps import TRAIN_TIMESTEPS, grid
-from theory.parameters import ParameterError, near, require
 
 ALIASES = {
     "ddpm": "DDPMScheduler",

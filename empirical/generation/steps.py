@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from theory.parameters import require
+from common.errors import require
 
 TRAIN_TIMESTEPS = 1000
 """Timesteps of the diffusions trained here, and of nearly all public ones."""

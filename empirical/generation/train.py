@@ -26,19 +26,19 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
-from empirical.data import to_float
-from empirical.files import file_digest, read_tensors, whole_folder, write_tensors
+from common.divergence import DivergenceError, Watch
+from common.errors import ParameterError, require
+from common.files import digest, file_digest, read_json, whole_folder, write_json
+from common.locks import writing
+from common.progress import progress
+from common.seeding import seed_for, torch_stream
+from common.tensors import read_tensors, write_tensors
+from common.threads import one_thread
+from empirical.datasets.base import to_float
+from empirical.datasets.seen import SEEN, image_digests, read_seen, seen_digest, write_seen
 from empirical.generation.framing import Framing, framing_for
 from empirical.generation.recipe import Recipe
 from empirical.generation.steps import TRAIN_TIMESTEPS
-from empirical.seen import SEEN, image_digests, read_seen, seen_digest, write_seen
-from empirical.training import one_thread
-from sim.divergence import DivergenceError, Watch
-from sim.locks import writing
-from sim.progress import progress
-from sim.streams import seed_for, torch_stream
-from theory.files import digest, read_json, write_json
-from theory.parameters import ParameterError, require
 
 WEIGHTS = Path("unet", "diffusion_pytorch_model.safetensors")
 ABOUT = "training.json"

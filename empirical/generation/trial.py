@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from common.errors import ParameterError, require
 from empirical.generation import gaussian
 from empirical.generation.sampling import PREDICTIONS, network_output, signal_share
 from empirical.generation.steps import check_steps_left
-from theory.parameters import ParameterError, require
 
 NETWORKS = ("unet", "transformer")
 AUTOENCODERS = ("vae", "movq", "vqvae")

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from common.errors import require
+from common.threads import one_thread
 from empirical.generation.base import Backend, HasTrajectory, Kept, Originals, noise_stream
-from empirical.training import one_thread
-from theory.parameters import require
 
 
 @dataclass(frozen=True)

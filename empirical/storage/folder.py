@@ -7,11 +7,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from empirical.seen import SEEN
+from common.errors import ParameterError, require
+from common.files import digest, read_json, whole_file, write_json
+from empirical.datasets.seen import SEEN
 from empirical.storage.request import Request
 from empirical.storage.shards import REMEDY, DamagedError
-from theory.files import digest, read_json, whole_file, write_json
-from theory.parameters import ParameterError, require
 
 STORE, MANIFEST, CARD, DATA, LOCK = "store.json", "manifest.json", "README.md", "data", ".lock"
 

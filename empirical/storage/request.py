@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from theory.files import digest
-from theory.parameters import require
+from common.errors import require
+from common.files import digest
 
 FORMAT = 1
 SHARD_BYTES = 2**28

@@ -21,9 +21,9 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from common.errors import ParameterError, require
+from common.files import digest, whole_file
 from empirical.storage.request import Key, Request, Wanted, describe
-from theory.files import digest, whole_file
-from theory.parameters import ParameterError, require
 
 REMEDY = "repair the store to make it again"
 FEATURES, STORE, ROWS = b"huggingface", b"store", b"rows"

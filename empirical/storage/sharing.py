@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from empirical import ranks
+from common import distributed
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ def place() -> tuple[int, int]:
 
 def told_by_first(work: Callable[[], T]) -> T:
     """What the first process finds, in all of them."""
-    found: list[Any] = [ranks.first_does(work)]
+    found: list[Any] = [distributed.first_does(work)]
     if torch.distributed.is_initialized():
         torch.distributed.broadcast_object_list(found)
     return found[0]
@@ -32,7 +32,7 @@ def exchange(own: T | Exception) -> list[T | Exception]:
     if not torch.distributed.is_initialized():
         return [own]
     if isinstance(own, Exception):
-        own = ranks.portable(own)
+        own = distributed.portable(own)
     all_of_them: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(all_of_them, own)
     return all_of_them

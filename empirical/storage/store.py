@@ -24,7 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from empirical import ranks
+from common import distributed
+from common.errors import ParameterError, require
+from common.files import digest
+from common.memory import available
 from empirical.storage.folder import (
     DATA,
     STORE,
@@ -40,9 +43,6 @@ from empirical.storage.folder import (
 from empirical.storage.request import Key, Request, Shard, Wanted, batches, describe
 from empirical.storage.shards import DamagedError, encode, pixels_of, read_shard, write_shard
 from empirical.storage.sharing import exchange, place, told_by_first
-from sim.memory import available
-from theory.files import digest
-from theory.parameters import ParameterError, require
 
 __all__ = [
     "Key",
@@ -107,12 +107,12 @@ def make_store(
                     made = error
             for other, result in enumerate(exchange(made)):
                 if isinstance(result, Exception):
-                    raise ranks.of_all(result)
+                    raise distributed.of_all(result)
                 about |= result
                 if rank == 0 != other:
                     for _ in range(sum(own["images"] for own in result.values())):
                         advance()
-        ranks.first_does(lambda: write_manifest(folder, request, about))
+        distributed.first_does(lambda: write_manifest(folder, request, about))
 
 
 def missing(folder: Path, request: Request, repair: bool = False) -> int:

@@ -10,7 +10,6 @@ from sim.checks import (
     activation,
     alignment,
     amplification,
-    boundary,
     convergence,
     extensions,
     family,
@@ -21,7 +20,8 @@ from sim.checks import (
     moments,
     printed,
     reused_data,
-    sharpness,
+    sam,
+    sam_validity,
     smoothness,
     steps,
     variance_tolerance,
@@ -30,7 +30,7 @@ from sim.checks.base import Check
 from theory.claims import CLAIMS
 
 _MODULES = (
-    *(moments, sharpness, boundary, amplification, alignment, family, memorisation),
+    *(moments, sam, sam_validity, amplification, alignment, family, memorisation),
     *(gradient_variance, variance_tolerance, convergence, smoothness, steps, reused_data),
     *(learning, activation, labels, extensions),
 )

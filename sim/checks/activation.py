@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sim.backends.dense import Dense
 from sim.checks import activation_variance
 from sim.checks.base import (
     DRAWN,
@@ -34,7 +35,6 @@ from sim.checks.gradients import (
 )
 from sim.checks.printed import predicted
 from sim.data import FAST, SLOW, DataConfig, generate, sample, upsample
-from sim.dense import Dense
 from sim.measure import noise_projections
 from sim.network import Activation, gradient, init, norm
 from sim.optim import descent

@@ -23,9 +23,9 @@ from sim.checks.base import (
 from sim.checks.gradients import LOGIT, alignment_excess, equal_alignment, positive_part
 from sim.checks.printed import predicted
 from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
-from sim.engine import prepare
 from sim.network import gradient, init
 from sim.optim import Space, step
+from sim.train import prepare
 from theory import amplification
 
 _LOGIT = LOGIT

@@ -13,8 +13,8 @@ from scipy import stats
 from scipy.optimize import root_scalar
 from torch import Tensor
 
+from common.seeding import torch_stream
 from sim.measure import Estimate
-from sim.streams import torch_stream
 
 LEVEL = 1e-6
 """Two-sided level of the test of each quantity: a true claim fails this rarely by chance.

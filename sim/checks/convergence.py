@@ -12,10 +12,10 @@ from sim.checks.base import Check, Plan, Quantity, combine, quantity, ratio
 from sim.checks.printed import predicted
 from sim.checks.variance_tolerance import total_variance
 from sim.data import DataConfig, Dataset, generate, sample, upsample
-from sim.engine import Point, prepare, train
 from sim.measure import Estimate
 from sim.network import gradient, init, loss
 from sim.population import curvature
+from sim.train import Point, prepare, train
 
 
 def _quadratic(plan: Plan) -> list[Quantity]:

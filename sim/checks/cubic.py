@@ -20,7 +20,8 @@ from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
 from sim.measure import Estimate, filter_sums, noise_projections
 from sim.network import gradient, init, norm
 from sim.optim import sam_gradient
-from theory import amplification, extensions, gradient_variance, sharpness
+from theory import amplification, extensions, gradient_variance
+from theory import sam as sam_theory
 from theory.gradient_variance import Filters
 
 NAMES = ((FAST, "fast"), (SLOW, "slow"))
@@ -212,14 +213,14 @@ def _predict_growth(given: Mapping[str, Any]) -> float:
 
 def _predict_sam_feature(given: Mapping[str, Any]) -> float:
     names = ("rho", "beta", "mean_logit", "gradient_norm")
-    kappa = sharpness.feature_kappa(*(given[n] for n in names))
+    kappa = sam_theory.feature_kappa(*(given[n] for n in names))
     kappa *= extensions.label_noise_growth(given["wrong"])
-    return float(sharpness.feature_factor(kappa, given["projection"]))
+    return float(sam_theory.feature_factor(kappa, given["projection"]))
 
 
 def _predict_sam_noise(given: Mapping[str, Any]) -> float:
-    lam = sharpness.noise_lambda(given["rho"], LOGIT, given["n_examples"], given["gradient_norm"])
-    return float(sharpness.noise_factor(lam, given["projection"], given["norm2"]))
+    lam = sam_theory.noise_lambda(given["rho"], LOGIT, given["n_examples"], given["gradient_norm"])
+    return float(sam_theory.noise_factor(lam, given["projection"], given["norm2"]))
 
 
 def _predict_alignment(given: Mapping[str, Any]) -> float:

@@ -16,7 +16,8 @@ from sim.data import FAST, DataConfig, generate, sample, upsample
 from sim.measure import Estimate
 from sim.network import gradient, init, norm
 from sim.optim import sam_gradient
-from theory import amplification, extensions, sharpness
+from theory import amplification, extensions
+from theory import sam as sam_theory
 
 # --- Equations (E13), (E14): noise along the features --------------------------------------------
 
@@ -207,7 +208,7 @@ def _patch_variances(plan: Plan) -> list[Quantity]:
 
 
 def _predict_factor(given: Mapping[str, Any]) -> float:
-    return float(sharpness.feature_factor(given["kappa"], given["projection"]))
+    return float(sam_theory.feature_factor(given["kappa"], given["projection"]))
 
 
 def _predict_lean(given: Mapping[str, Any]) -> float:

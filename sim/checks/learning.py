@@ -11,9 +11,9 @@ from torch import Tensor
 
 from sim.checks.base import Check, Plan, Quantity, combine, quantity, unbroken
 from sim.data import DataConfig, Dataset, generate, sample, upsample
-from sim.engine import prepare, train
 from sim.measure import Estimate, fresh_errors
 from sim.network import init
+from sim.train import prepare, train
 from theory import convergence
 
 # sigma_noise³ d^1.5 against (1 − alpha) N beta_slow³ decides whether noise or the slow feature

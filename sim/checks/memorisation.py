@@ -21,10 +21,10 @@ from sim.checks.family import as_member, augmented, matched, name_of, shares_of
 from sim.checks.gradients import LOGIT
 from sim.checks.printed import predicted
 from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample
-from sim.engine import prepare
 from sim.measure import Estimate
 from sim.network import gradient
 from sim.optim import step
+from sim.train import prepare
 from theory import family as theory
 from theory.amplification import memorisation_ratio
 from theory.family import Family

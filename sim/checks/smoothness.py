@@ -11,8 +11,8 @@ from torch import Tensor
 from sim.checks.base import Check, Plan, Quantity, exact
 from sim.checks.printed import predicted
 from sim.data import DataConfig, Dataset, sample
-from sim.engine import prepare, train
 from sim.network import Logits, gradient, init, logit_term
+from sim.train import prepare, train
 from theory import convergence
 
 _STEP = 1e-4  # of the difference quotients

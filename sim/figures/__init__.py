@@ -3,10 +3,10 @@
 from sim.figures import (
     activation,
     amplification,
-    boundary,
     convergence,
     family,
     maps,
+    sam_validity,
     training,
     variance,
 )
@@ -19,7 +19,7 @@ FIGURES: dict[str, Figure] = {
         convergence,
         amplification,
         variance,
-        boundary,
+        sam_validity,
         maps,
         family,
         activation,

@@ -8,13 +8,13 @@ import torch
 from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
+from common.plotting import BLUE, GREEN, GREY, ORANGE, RED, canvas, plain_log
+from common.seeding import torch_stream
+from sim.backends.span import Span
 from sim.data import SLOW, DataConfig
-from sim.engine import Point, train
 from sim.figures.base import FILTERS, WORLD, Figure, Json, K, Part, band, draw, numbers, together
 from sim.network import CUBE, Activation
-from sim.span import Span
-from sim.streams import torch_stream
-from sim.style import BLUE, GREEN, GREY, ORANGE, RED, canvas, plain_log
+from sim.train import Point, train
 from theory.extensions import power_memorisation
 
 _SEEDS, _PAIRS, _ARMS = 10, 1000, ("upsample", "tada")

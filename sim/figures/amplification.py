@@ -7,8 +7,9 @@ from dataclasses import replace
 import torch
 from matplotlib.figure import Figure as Canvas
 
+from common.plotting import BLUE, GREY, ORANGE, canvas, plain_log
+from sim.backends.span import Span
 from sim.data import DataConfig
-from sim.engine import prepare, train
 from sim.figures.base import (
     LR,
     SEEDS,
@@ -26,8 +27,7 @@ from sim.figures.base import (
 )
 from sim.figures.training import ARM_COLOURS, OPTIMIZERS, SETTINGS, learning_times
 from sim.measure import fresh_errors
-from sim.span import Span
-from sim.style import BLUE, GREY, ORANGE, canvas, plain_log
+from sim.train import prepare, train
 from theory.amplification import k_star
 
 # --- test error against k ------------------------------------------------------------------------

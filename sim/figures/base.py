@@ -10,10 +10,10 @@ import torch
 from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
+from common.seeding import torch_stream
 from sim.arms import ARMS, augmented
 from sim.data import DataConfig, Dataset, sample
 from sim.network import init
-from sim.streams import torch_stream
 
 Json = dict[str, Any]
 

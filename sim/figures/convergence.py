@@ -8,9 +8,10 @@ import torch
 from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
+from common.plotting import BLUE, GREY, RED, canvas, line, plain_log
+from common.seeding import torch_stream
 from sim.arms import ARMS
 from sim.data import DataConfig
-from sim.engine import Point, prepare, train
 from sim.figures.base import (
     ARM_LABELS,
     FILTERS,
@@ -30,8 +31,7 @@ from sim.figures.base import (
 )
 from sim.measure import fresh_errors
 from sim.population import curvature, population
-from sim.streams import torch_stream
-from sim.style import BLUE, GREY, RED, canvas, line, plain_log
+from sim.train import Point, prepare, train
 from theory.convergence import reused_data_bound
 
 _POINTS, _DRAWS = 41, 200

@@ -12,14 +12,14 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
+from common.plotting import BLUE, GREY, ORANGE, RED, canvas, line
+from common.seeding import torch_stream
+from sim.backends.span import Span
 from sim.data import DataConfig, generate
-from sim.engine import train
 from sim.figures.base import LR, Draw, Figure, Json, K, Part, band, draw, numbers
 from sim.figures.training import learning_times
 from sim.measure import fresh_errors
-from sim.span import Span
-from sim.streams import torch_stream
-from sim.style import BLUE, GREY, ORANGE, RED, canvas, line
+from sim.train import train
 from theory.family import Family, best_k, best_strength, family_memorisation
 
 # --- whole runs over fidelity and kept noise, and along a curve of strengths ---------------------

@@ -13,14 +13,17 @@ import torch
 from joblib import delayed
 from matplotlib.figure import Figure as Canvas
 
+import common
+import sim
+import theory
+from common.errors import require
+from common.files import check_writable, read_json, write_json
+from common.parallel import check_jobs, pool
+from common.plotting import STYLE, write_figure
+from common.progress import progress, say
+from common.provenance import sources, versions
 from sim.figures import FIGURES
 from sim.figures.base import Figure, Json, Part
-from sim.pool import check_jobs, pool
-from sim.progress import progress, say
-from sim.provenance import sources, versions
-from sim.style import STYLE, write_figure
-from theory.files import check_writable, read_json, write_json
-from theory.parameters import require
 
 
 def make(names: Sequence[str], out: Path, seed: int = 0, jobs: int | None = None) -> list[Path]:
@@ -40,7 +43,7 @@ def make(names: Sequence[str], out: Path, seed: int = 0, jobs: int | None = None
     check_jobs(jobs, sum(len(f.parts) for f in chosen))
     for figure in chosen:
         check_writable(out / f"{figure.name}.json")
-    made_by = {"seed": seed, "sources": sources(), "versions": versions()}
+    made_by = {"seed": seed, "sources": sources(common, theory, sim), "versions": versions()}
     missing = [f for f in chosen if _found(out, f, made_by) is None]
     _compute(missing, out, made_by, jobs)
     for figure in chosen:

@@ -15,12 +15,12 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
+from common.plotting import canvas, plain_log
+from sim.backends.span import Span
 from sim.data import DataConfig
-from sim.engine import Point, train
 from sim.figures.base import LR, SIGMA_INIT, WORLD, Figure, Json, K, Part, band, draw
 from sim.measure import fresh_errors
-from sim.span import Span
-from sim.style import canvas, plain_log
+from sim.train import Point, train
 from theory.amplification import memorisation_ratio, sigma_tolerance
 
 SEEDS = 10

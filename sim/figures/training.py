@@ -6,9 +6,10 @@ import torch
 from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
+from common.plotting import BLUE, GREEN, GREY, ORANGE, RED, canvas, line, plain_log
 from sim.arms import ARMS
+from sim.backends.span import Span
 from sim.data import DataConfig
-from sim.engine import Point, prepare, train
 from sim.figures.base import (
     ARM_LABELS,
     FILTERS,
@@ -29,8 +30,7 @@ from sim.figures.base import (
     together,
 )
 from sim.measure import fresh_errors
-from sim.span import Span
-from sim.style import BLUE, GREEN, GREY, ORANGE, RED, canvas, line, plain_log
+from sim.train import Point, prepare, train
 from theory.amplification import learning_time
 
 RHO = 0.1

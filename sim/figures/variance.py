@@ -6,14 +6,14 @@ import torch
 from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
+from common.plotting import BLUE, GREY, RED, canvas, line
+from common.seeding import torch_stream
 from sim.arms import ARMS, augmented
 from sim.data import FAST, SLOW, DataConfig, batch_index, sample
-from sim.engine import Point, prepare, train
 from sim.figures.base import SEEDS, Figure, Json, K, Part, band, draw, spaced, together
 from sim.measure import total_variance
 from sim.network import gradient
-from sim.streams import torch_stream
-from sim.style import BLUE, GREY, RED, canvas, line
+from sim.train import Point, prepare, train
 from theory.gradient_variance import Filters, gradient_variance
 
 _CONFIG = DataConfig(n_examples=40, dim=40, beta_slow=0.5, sigma_noise=0.25)

@@ -15,9 +15,10 @@ from PIL import Image
 from pyarrow import parquet
 
 from empirical.__main__ import main
-from empirical.data import Images, load
-from empirical.run import run
-from empirical.settings import Settings
+from empirical.config.settings import Settings
+from empirical.datasets.base import Images
+from empirical.datasets.splits import load
+from empirical.pipeline.run import run
 
 TINY: dict[str, Any] = {
     "epochs": 2,
@@ -97,8 +98,3 @@ def stored() -> Callable[..., list[np.ndarray]]:
         return [np.array(Image.open(io.BytesIO(own["bytes"]))) for own in rows]
 
     return read
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(0)

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from common import cli
 from sim.__main__ import main
-from theory import cli
 
 torch.set_num_threads(1)
 

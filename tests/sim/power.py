@@ -19,12 +19,12 @@ import torch
 from joblib import delayed
 from scipy import stats
 
-from sim.pool import pool
-from sim.progress import progress
-from sim.provenance import versions
+from common.files import write_json
+from common.parallel import pool
+from common.progress import progress
+from common.provenance import versions
 from tests.sim.mutants import mutants
 from tests.sim.test_mutations import EQUIVALENT, GROUPS, SEARCHES, by_code, caught, judged
-from theory.files import write_json
 
 _NUMBER = re.compile(r": `[\d.e+-]+` -> `[\d.e+-]+`")
 

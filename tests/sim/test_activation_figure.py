@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 
+from sim.backends.span import Span
 from sim.data import DataConfig, sample
-from sim.engine import Point
 from sim.figures import activation as figure
 from sim.figures.activation import separation
 from sim.network import CUBE, Activation, init, output
-from sim.span import Span
+from sim.train import Point
 
 
 def rng(seed: int = 0) -> torch.Generator:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from common.errors import ParameterError
 from sim.arms import ARMS, augmented
 from sim.data import DataConfig, generate, sample, upsample
-from theory.parameters import ParameterError
 
 
 def rng(seed: int = 0) -> torch.Generator:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from common.errors import ParameterError
 from sim import calibrate
 from sim.checks.base import LEVEL, Check, Plan, Quantity
 from sim.verify import COST
-from theory.parameters import ParameterError
 
 SEEDS, QUANTITIES = 200, 200
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from common.errors import ParameterError
 from sim.data import FAST, SLOW, DataConfig, batch_index, generate, sample, upsample
-from sim.engine import prepare, train
 from sim.measure import fresh_errors
 from sim.network import Activation, init
-from theory.parameters import ParameterError
+from sim.train import prepare, train
 
 
 def rng(seed: int = 0) -> torch.Generator:

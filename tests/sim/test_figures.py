@@ -15,25 +15,25 @@ import pytest
 import torch
 from matplotlib.figure import Figure as Canvas
 
+from common.errors import ParameterError
+from common.plotting import STYLE
+from sim.backends.span import Span
 from sim.data import DataConfig
 from sim.figures import (
     FIGURES,
     amplification,
     base,
-    boundary,
     convergence,
     family,
     maps,
+    sam_validity,
     training,
     variance,
 )
 from sim.figures import make as making
 from sim.figures.base import Figure, Part, band, draw, numbers, spaced, together
 from sim.figures.training import learning_times
-from sim.span import Span
-from sim.style import STYLE
 from theory.amplification import learning_time
-from theory.parameters import ParameterError
 
 RESULTS = Path(__file__).parents[2] / "results" / "sim"
 
@@ -75,10 +75,15 @@ def test_committed_results_are_of_the_present_settings_and_can_be_drawn(name: st
 def test_at_least_ten_seeds_and_maps_of_thirty_cells_a_side() -> None:
     assert base.SEEDS >= 10
     assert maps.SEEDS >= 10
-    assert boundary._SEEDS >= 10
-    for side in (boundary._INITS, boundary._NOISES, boundary._SIZES):
+    assert sam_validity._SEEDS >= 10
+    for side in (sam_validity._INITS, sam_validity._NOISES, sam_validity._SIZES):
         assert len(set(side)) >= 30
-    for side in (boundary._GROWTH_INITS, boundary._COUNTS, maps._MAP_NOISES, maps._MAP_BETAS):
+    for side in (
+        sam_validity._GROWTH_INITS,
+        sam_validity._COUNTS,
+        maps._MAP_NOISES,
+        maps._MAP_BETAS,
+    ):
         assert len(set(side)) >= 30
     assert len(maps._FACTORS) >= 30
     assert len(maps._AMPLITUDES) >= 30
@@ -97,7 +102,7 @@ _SHORT_WORLDS = {name: how | {"steps": 6} for name, how in convergence._WORLDS.i
         (amplification, "test-error", {"STEPS": 4, "_KS": [1, 2]}),
         (amplification, "best-k", {"_FACTORS": (0.8, 1.0, 1.3), "_BEST_STEPS": 300}),
         (variance, "gradient-variance", {"_STEPS": 4, "_DRAWS": 10, "_MOMENTS": 2}),
-        (boundary, "sam-map", {"_INITS": [0.01, 0.1]}),
+        (sam_validity, "sam-map", {"_INITS": [0.01, 0.1]}),
         (family, "family", {"_STEPS": 4, "_SHARES": [0.2, 0.9]}),
         (maps, "generation-map", {"_MAP_STEPS": 4, "_MAP_BETAS": [0.4, 0.8]}),
     ],
@@ -231,19 +236,19 @@ def test_border_of_a_map_is_found_where_it_was_planted() -> None:
     x = [0.01, 0.02, 0.04, 0.08]
     planted = torch.tensor([0.025, 0.030, 0.036]).double().log()
     samples = torch.tensor(x).double().log().unsqueeze(1) - planted
-    found = boundary.crossing(x, samples)
+    found = sam_validity.crossing(x, samples)
     assert found["mean"] == pytest.approx(float(planted.mean().exp()), rel=1e-4)
     error = float(planted.std() / 3**0.5 * planted.mean().exp())
     assert found["standard_error"] == pytest.approx(error, rel=1e-4)
-    assert boundary.crossing(x, -samples) == found
-    assert boundary.crossing(x, samples + 9) == {"mean": None, "standard_error": None}
+    assert sam_validity.crossing(x, -samples) == found
+    assert sam_validity.crossing(x, samples + 9) == {"mean": None, "standard_error": None}
 
 
 def test_border_of_a_feature_row_is_the_predicted_one_at_equal_h_and_logits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(boundary, "_GROWTH_INITS", [0.2, 0.25, 0.3, 0.35])
-    row = boundary._feature_row(5, 20)
+    monkeypatch.setattr(sam_validity, "_GROWTH_INITS", [0.2, 0.25, 0.3, 0.35])
+    row = sam_validity._feature_row(5, 20)
     found = row["at equal h and logits"]
     assert abs(found["mean"] - row["predicted"]) < 4 * found["standard_error"]
     assert found["standard_error"] < 0.03 * row["predicted"]

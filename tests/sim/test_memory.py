@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from sim import memory, pool
-from sim.memory import TooLargeError, available, check_runs, run_bytes
+from common import memory, parallel
+from common.errors import ParameterError
+from common.memory import TooLargeError, available
+from sim.memory import check_runs, run_bytes
 from sim.run import RunSettings, simulate
 from sim.sweep import sweep
-from theory.parameters import ParameterError
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -157,9 +158,9 @@ def test_jobs_that_cannot_be(
 def test_many_processes_are_counted_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available", lambda: 10 * memory.PROCESS)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    pool.check_jobs(20, tasks=10)
+    parallel.check_jobs(20, tasks=10)
     with pytest.raises(TooLargeError, match=r"--jobs needs about .* for 11 processes"):
-        pool.check_jobs(20, tasks=11)
+        parallel.check_jobs(20, tasks=11)
 
 
 @pytest.mark.parametrize(

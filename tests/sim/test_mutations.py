@@ -21,12 +21,12 @@ import numpy as np
 import pytest
 
 import theory
+from common.errors import ParameterError
 from sim.checks import CHECKS
 from sim.checks.base import Check, Plan, Quantity, judge
 from tests.sim.mutants import Mutant, mutants
-from theory import boundary, convergence, family, predict, world
+from theory import convergence, family, predict, sam_validity, world
 from theory.claims import CLAIMS
-from theory.parameters import ParameterError
 
 GROUPS: dict[str, tuple[list[str], dict[str, set[str] | None]]] = {
     # module of theory: the claims that test it, and what is changed: whole modules (None), or
@@ -284,8 +284,8 @@ def _facts() -> dict[str, list[tuple[Callable[[], object], object]]]:
             (lambda: _missing(0.1), False),
             (lambda: world.World(10, alpha=0.34).n_slow, 7),
             # k* < 1: SAM evens nothing out
-            (lambda: boundary.feature_sigma_boundary(few, 4, 0.3), 0.0),
-            (lambda: boundary.feature_slope(ten, [0.0, 1.0], [0.0, 1.0])[0] > 0, True),
+            (lambda: sam_validity.feature_sigma_boundary(few, 4, 0.3), 0.0),
+            (lambda: sam_validity.feature_slope(ten, [0.0, 1.0], [0.0, 1.0])[0] > 0, True),
         ],
     }
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from common.errors import ParameterError
 from sim.data import DataConfig, batch_index, sample, upsample
-from sim.engine import prepare, train
 from sim.network import gradient, init, loss
 from sim.optim import descent, sam_gradient, step
-from theory.parameters import ParameterError
+from sim.train import prepare, train
 
 
 def rng(seed: int = 0) -> torch.Generator:

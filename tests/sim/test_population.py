@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from common.errors import ParameterError
+from common.seeding import torch_stream
 from sim.data import FAST, DataConfig, sample
 from sim.network import gradient, init, loss
 from sim.population import curvature, population
-from sim.streams import torch_stream
-from theory.parameters import ParameterError
 
 _TWO = DataConfig(n_examples=10, dim=8, alpha=0.7, beta_slow=0.6, sigma_noise=0.5)
 _THREE = replace(_TWO, n_patches=3)

@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy import stats
 
+from common.seeding import torch_stream
 from sim.checks.quadrature import normal, planted, signed
 from sim.data import DataConfig, generate, sample
-from sim.streams import torch_stream
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])

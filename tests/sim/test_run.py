@@ -18,15 +18,15 @@ import numpy as np
 import pytest
 import torch
 
-from sim import engine
+from common.errors import ParameterError
+from common.seeding import torch_stream
 from sim import run as run_module
+from sim import train
 from sim.arms import ARMS, augmented
 from sim.data import sample
 from sim.measure import fresh_errors
 from sim.network import init
 from sim.run import METRICS, RunSettings, check, run_in, simulate
-from sim.streams import torch_stream
-from theory.parameters import ParameterError
 
 SMALL = RunSettings(
     n_examples=20, dim=30, filters=4, steps=30, seeds=3, sigma_init=0.3, test_examples=500
@@ -51,8 +51,8 @@ def test_the_numbers_are_the_engine_s(settings: RunSettings) -> None:
     data = sample(settings.data, draws, (3,))
     W = init(4, 30, 0.3, draws, (3,))
     data = augmented(settings.arm, data, 5, torch_stream(settings.seed, 1))
-    space = engine.prepare(W, data, settings.activation, settings.backend, settings.batch_size)
-    end = engine.train(
+    space = train.prepare(W, data, settings.activation, settings.backend, settings.batch_size)
+    end = train.train(
         space,
         settings.lr,
         30,
@@ -144,7 +144,7 @@ def test_the_step_at_which_a_seed_diverges_is_the_first() -> None:
     assert any(found)
     space = run_module._prepared(settings)
     seen: list[torch.Tensor] = []
-    engine.train(space, 1000.0, 70, record=lambda point: (seen.append(point.W), {})[1])
+    train.train(space, 1000.0, 70, record=lambda point: (seen.append(point.W), {})[1])
     for seed, step in enumerate(found):
         bad = [t for t, W in enumerate(seen) if not W[seed].isfinite().all()]
         assert (bad[0] if bad else None) == step
@@ -214,14 +214,14 @@ def test_a_killed_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert not (folder / "result.json").exists()
 
     steps = 0
-    step = engine.step
+    step = train.step
 
     def counted(*arguments: Any) -> Any:
         nonlocal steps
         steps += 1
         return step(*arguments)
 
-    monkeypatch.setattr(engine, "step", counted)
+    monkeypatch.setattr(train, "step", counted)
     for name in ("whole", "killed"):
         monkeypatch.chdir(tmp_path / name)
         steps = 0

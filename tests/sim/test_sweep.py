@@ -21,10 +21,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from common.errors import ParameterError
 from sim import sweep as module
 from sim.run import METRICS, RunSettings, simulate
 from sim.sweep import key, parse, product, sweep
-from theory.parameters import ParameterError
 
 SMALL = RunSettings(
     n_examples=20, dim=30, filters=4, steps=30, seeds=3, sigma_init=0.3, test_examples=500

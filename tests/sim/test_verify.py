@@ -11,7 +11,8 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from sim import claims as claims_plot
+from common.errors import ParameterError
+from sim import tables as claims_plot
 from sim.checks import CHECKS
 from sim.checks.activation import _factors
 from sim.checks.base import (
@@ -30,7 +31,6 @@ from sim.network import Activation
 from sim.verify import verify
 from theory import amplification
 from theory.claims import CLAIMS
-from theory.parameters import ParameterError
 
 FAST = ["sam-feature-factor", "sam-noise-damping", "amplification"]
 

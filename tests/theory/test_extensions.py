@@ -7,19 +7,19 @@ from math import pi, sqrt
 import numpy as np
 import pytest
 
-from theory import amplification, extensions, gradient_variance, moments, sharpness
+from common.errors import ParameterError
+from theory import amplification, extensions, gradient_variance, moments, sam
 from theory.claims import CLAIMS
-from theory.parameters import ParameterError
 
 COUNTS = (3, 2)  # fast and slow examples
 
 
 def test_the_cube_is_the_paper() -> None:
     assert extensions.power_kappa(0.1, 0.7, 0.2, 1.3, 3) == pytest.approx(
-        sharpness.feature_kappa(0.1, 0.7, 0.2, 1.3)
+        sam.feature_kappa(0.1, 0.7, 0.2, 1.3)
     )
     u = np.array([-0.4, 0.0, 0.3])
-    assert extensions.power_factor(0.5, u, 3) == pytest.approx(sharpness.feature_factor(0.5, u))
+    assert extensions.power_factor(0.5, u, 3) == pytest.approx(sam.feature_factor(0.5, u))
     at = (0.8, 1.2, 0.5)
     assert extensions.power_k_star(*at, 3) == pytest.approx(amplification.k_star(*at))
     assert extensions.power_sigma_tolerance(4, 3) == pytest.approx(amplification.sigma_tolerance(4))
@@ -218,7 +218,7 @@ def test_lean_by_hand() -> None:
 
 
 def test_without_noise_sam_is_equation_5() -> None:
-    kappa = sharpness.feature_kappa(1.0, 0.7, 0.5 * 0.3, 1.0)  # h = 1, l = 1/2
+    kappa = sam.feature_kappa(1.0, 0.7, 0.5 * 0.3, 1.0)  # h = 1, l = 1/2
     slope = 0.5 * extensions.isotropic_sam_slope(0.7, 0.3, 0.4, 0.0, 1.0, 10, 20, 20)
     assert slope == pytest.approx(2 * kappa * 0.4)
     # (d + 4) = 7 for d = 3: 18 sigma⁶ 7 ‖w‖² M/(N'² beta³ p u)

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import roots_genlaguerre
 
+from common.errors import ParameterError
 from theory import amplification, family, gradient_variance
 from theory.family import Family, copies
 from theory.gradient_variance import Filters
 from theory.moments import shared_noise_covariance
-from theory.parameters import ParameterError
 from theory.world import World
 
 WORLD = World(n_examples=10, dim=30, alpha=0.6, beta_slow=0.5, sigma_noise=0.4)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import sympy as sp
 
-from theory import amplification, extensions, gradient_variance, moments, sharpness
+from theory import amplification, extensions, gradient_variance, moments, sam
 
 LABELS = (1, -1)
 alpha, k, N, l = sp.symbols("alpha k N l", positive=True)
@@ -116,7 +116,7 @@ def test_squared_norms_m6_by_isserlis() -> None:
     _same(filters.fast_quartic, sp.Rational(7, 16) * 3)
 
 
-# --- README.md (3) and sharpness.md --------------------------------------------------------------
+# --- README.md (3) and sam.md --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("q", [2, 3, 4, 5])
@@ -137,7 +137,7 @@ def test_gradient_3_of_one_example(q: int) -> None:
 def test_sam_factors_5_and_7() -> None:
     kappa, u = sp.symbols("kappa u")
     assert sp.simplify((u - kappa * u**2) ** 2 / u**2 - (1 - kappa * u) ** 2) == 0
-    assert float(sharpness.feature_factor(0.5, 1.0)) == 0.25
+    assert float(sam.feature_factor(0.5, 1.0)) == 0.25
     # noise: ⟨∇L, ξ⟩ = −(3/n) l y s² ‖ξ‖², so s becomes s − λ y s² ‖ξ‖²
     lam, s, norm2 = sp.symbols("lam s norm2")
     for y in LABELS:
@@ -174,7 +174,7 @@ def test_damping_8_in_any_dimension() -> None:
     linear = 2 * a * _absolute(3) * (d + 3) * (d + 5) / (d + 2)
     ours = 1 - linear + 3 * a**2 * (d + 4) * (d + 6) * (d + 8) / (d + 2)
     assert sp.simplify(ratio - ours) == 0
-    _same(sharpness.mean_noise_damping(0.1, 1.0, 1.0, 5), ours.subs({d: 5, a: sp.Rational(1, 10)}))
+    _same(sam.mean_noise_damping(0.1, 1.0, 1.0, 5), ours.subs({d: 5, a: sp.Rational(1, 10)}))
 
 
 @pytest.mark.parametrize(("n", "dim"), [(1, 2), (2, 1), (2, 2), (3, 2)])
@@ -202,7 +202,7 @@ def test_slope_31_by_isserlis(n: int, dim: int) -> None:
         )
         for i in range(2)
     )
-    _same(sharpness.independent_damping_slope(dim, n), -first / plain)
+    _same(sam.independent_damping_slope(dim, n), -first / plain)
 
 
 def test_cross_term_deviation_9() -> None:
@@ -214,7 +214,7 @@ def test_cross_term_deviation_9() -> None:
         for ys in itertools.product(LABELS, repeat=2)
     )
     variance = _gaussian(value, names).subs({p: 2, q: 1})
-    found = sharpness.cross_term_deviation(0.5, 1.0, 3, 1.0, 5**0.5, 2.0)
+    found = sam.cross_term_deviation(0.5, 1.0, 3, 1.0, 5**0.5, 2.0)
     _same(float(found), sp.Rational(1, 2) * sp.sqrt(variance))
 
 
@@ -261,7 +261,7 @@ def test_moving_logits_10_and_11_by_expansion() -> None:
     projections = np.array([[float((row * patches[i][1])[0]) for i in range(2)] for row in rows])
     norm2 = np.array([float(x) ** 2 for x in length])
     features = np.array([[float(row[i]) for i in range(2)] for row in rows])
-    shift = sharpness.logit_shift(
+    shift = sam.logit_shift(
         1.0,
         float(size),
         [float(b) for b in beta],
@@ -277,7 +277,7 @@ def test_moving_logits_10_and_11_by_expansion() -> None:
     assert (signed > 0).all(), "both examples are in I_+ of the first filter"
     along = [-y[i] * (gradient.row(0) * patches[i][1])[0] for i in range(2)]
     base = sum(a.subs(at) for a in along)
-    ratio = sharpness.moving_logit_ratio(1.0, float(size), 2, l_at, shift, signed, norm2)
+    ratio = sam.moving_logit_ratio(1.0, float(size), 2, l_at, shift, signed, norm2)
     _same(ratio - 1, slope(sum(along)) / base)
 
 

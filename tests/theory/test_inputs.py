@@ -18,10 +18,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from theory import cli
+from common import cli
+from common.errors import ParameterError
 from theory.__main__ import main
 from theory.claims import CLAIMS, Claim
-from theory.parameters import ParameterError
 from theory.predict import PARAMETERS, Parameter
 
 EXAMPLES = settings(

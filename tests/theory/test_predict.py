@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from theory import cli
+from common import cli
 from theory.__main__ import main
 from theory.claims import CLAIMS
 

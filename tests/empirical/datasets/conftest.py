@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.errors import ParameterError
 from empirical.datasets.registry import load
-from theory.parameters import ParameterError
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import ParameterError
 from empirical.datasets.archives import unpack
-from theory.parameters import ParameterError
 
 
 def make_zip(path: Path, names: list[str]) -> Path:

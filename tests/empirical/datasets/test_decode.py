@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.errors import ParameterError
 from empirical.datasets.decode import decode, read_rgb
-from theory.parameters import ParameterError
 
 LEVELS = np.array([[0, 51, 102], [153, 204, 255]])
 """Grey levels that 4, 8, 12, 16 and 32 bits and floats can all say exactly."""

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from common.errors import ParameterError
 from empirical.datasets.base import Contents, ImageSet, Source, channel_statistics
 from empirical.datasets.memory import hold
-from theory.parameters import ParameterError
 
 MAPPED = 1e-12
 

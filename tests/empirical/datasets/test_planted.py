@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from common.errors import ParameterError
 from empirical.datasets.planted import (
     PlantedConfig,
     PlantedSet,
@@ -19,7 +20,6 @@ from empirical.datasets.planted import (
     patterns,
 )
 from empirical.datasets.registry import load
-from theory.parameters import ParameterError
 
 CONFIG = PlantedConfig(n_train=200, n_test=50)
 

@@ -9,8 +9,8 @@ from empirical.datasets.planted import PlantedConfig, PlantedSet
 from empirical.datasets.registry import load
 from empirical.diagnosis.classifier import Judge, train_judge
 from empirical.generation.base import Originals
-from empirical.machine import Machine
-from empirical.recipes import Recipe
+from empirical.runtime import Machine
+from empirical.training.recipes import Recipe
 
 CONFIG = PlantedConfig(
     n_train=600, n_test=10, n_classes=3, side=16, beta_fast=0.2, beta_slow=0.15, sigma_noise=0.1

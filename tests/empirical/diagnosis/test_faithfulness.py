@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from empirical import networks
+from common.errors import ParameterError
 from empirical.datasets.planted import PlantedSet
 from empirical.diagnosis.classifier import Judge
 from empirical.diagnosis.estimates import Estimate, resampled
 from empirical.diagnosis.faithfulness import Faithfulness, measure, observe, summarise
 from empirical.generation.base import Originals
+from empirical.training import networks
 from theory.family import Family
-from theory.parameters import ParameterError
 
 # (c, tau, a) by what stands for its strength
 TRUTH = {

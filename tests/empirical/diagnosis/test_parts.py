@@ -10,16 +10,16 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
+from common.errors import ParameterError
 from empirical.datasets.planted import PlantedSet
 from empirical.diagnosis import classifier, distances
 from empirical.diagnosis.classifier import Judge, halves, train_judge
 from empirical.diagnosis.distances import Features, judged_distances
 from empirical.diagnosis.evidence import LEVELS, evidence, fidelity, mixtures
 from empirical.diagnosis.residuals import KEPT, filtered, unused, whitening
-from empirical.engine import Loop
-from empirical.machine import Machine
-from empirical.recipes import Recipe
-from theory.parameters import ParameterError
+from empirical.runtime import Machine
+from empirical.training.engine import Loop
+from empirical.training.recipes import Recipe
 
 QUICK = Recipe(epochs=1, batch_size=64, lr=0.05)
 CPU = Machine(cpu=True)
@@ -228,7 +228,7 @@ def test_a_judge_is_found_again(
         raise AssertionError("trained again")
 
     monkeypatch.setattr(Loop, "step", no_step)
-    monkeypatch.setattr("empirical.scoring.evaluate", no_step)
+    monkeypatch.setattr("empirical.training.evaluate.evaluate", no_step)
     again = train_judge(planted, "small", QUICK, tmp_path, CPU)
     assert again.error == first.error
     for one, other in zip(first.networks, again.networks, strict=True):

@@ -12,21 +12,21 @@ import matplotlib.image
 import pytest
 import torch
 
+from common.errors import ParameterError
 from empirical.__main__ import main
-from empirical.data import load
+from empirical.commands.diagnosis import table
 from empirical.datasets.base import fingerprint
 from empirical.datasets.planted import PlantedSet
+from empirical.datasets.splits import load
 from empirical.diagnosis import distances
 from empirical.diagnosis.classifier import Judge
-from empirical.diagnosis.command import table
 from empirical.diagnosis.faithfulness import Faithfulness
 from empirical.diagnosis.figure import draw
 from empirical.diagnosis.stores import read_copies
-from empirical.engine import Loop
 from empirical.generation.base import noise_stream
 from empirical.generation.ideal import Curve, ideal
 from empirical.storage.store import Request, Wanted, make_store
-from theory.parameters import ParameterError
+from empirical.training.engine import Loop
 
 SOURCES = range(0, 1797, 20)
 

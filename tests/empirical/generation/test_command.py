@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import tyro
 
-from empirical.generation.command import train_generator
+from common.errors import ParameterError
+from empirical.commands.generator import train_generator
 from empirical.generation.pixel import load_pixel
-from theory.parameters import ParameterError
 
 TINY = "--steps 2 --batch-size 2 --widths 8 8".split()
 

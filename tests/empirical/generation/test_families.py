@@ -28,11 +28,11 @@ from diffusers import (
     UNet2DConditionModel,
 )
 
+from common.errors import ParameterError
 from empirical.generation.base import Originals
 from empirical.generation.from_noise import FromNoise
 from empirical.generation.hub import Hub, HubSettings, load_hub
 from empirical.generation.sampling import network_output
-from theory.parameters import ParameterError
 
 from .test_hub import text_encoder, tokenizer, unet, vae
 

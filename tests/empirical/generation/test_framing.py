@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from common.errors import ParameterError
 from empirical.generation.framing import Framing, framing_for, framing_of
-from theory.parameters import ParameterError
 
 
 @pytest.mark.parametrize("side", [8, 9, 15, 28, 32, 63, 64])

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from common.errors import ParameterError
 from empirical.generation.base import Backend, HasSample, HasTrajectory, Originals
 from empirical.generation.from_noise import FromNoise
 from empirical.generation.glide import Glide, GlideSettings, load_glide
 from empirical.generation.variants import Variants, generate
-from theory.parameters import ParameterError
 
 Make = Callable[..., Originals]
 Streams = Callable[..., list[torch.Generator]]

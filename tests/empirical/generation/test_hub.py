@@ -25,12 +25,12 @@ from diffusers import (
     UNet2DConditionModel,
 )
 
+from common.errors import ParameterError
 from empirical.generation import hub as module
 from empirical.generation.base import Backend, HasSample, HasTrajectory, Originals
 from empirical.generation.from_noise import FromNoise
 from empirical.generation.hub import Hub, HubSettings, load_hub
 from empirical.generation.variants import Variants, generate
-from theory.parameters import ParameterError
 
 transformers = pytest.importorskip("transformers")
 

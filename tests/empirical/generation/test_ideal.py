@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from common.errors import ParameterError
 from empirical.datasets.planted import PlantedConfig, PlantedSet
 from empirical.datasets.registry import load
 from empirical.generation.base import Backend, Originals
 from empirical.generation.ideal import Curve, Ideal, ideal
 from empirical.generation.variants import Variants, generate
-from theory.parameters import ParameterError
 
 CURVE = Curve((0.2, 0.6, 1.0), (1.0, 1.0, 0.0), (1.0, 0.5, 0.0))
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
+from common.errors import ParameterError
 from empirical.generation import gaussian
 from empirical.generation.base import Originals
 from empirical.generation.pixel import load_pixel
@@ -27,7 +28,6 @@ from empirical.generation.sampling import (
     denoising,
     network_output,
 )
-from theory.parameters import ParameterError
 
 MU, S = 0.1, 0.3
 """Clipping to black and white begins three standard deviations away."""

@@ -11,11 +11,11 @@ import pytest
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler
 
+from common.errors import ParameterError
 from empirical.generation.base import Backend, HasSample, HasTrajectory, Originals
 from empirical.generation.from_noise import FromNoise
 from empirical.generation.pixel import Pixel, load_pixel
 from empirical.generation.sampling import ALIASES, Sampling
-from theory.parameters import ParameterError
 
 Make = Callable[..., Originals]
 Streams = Callable[..., list[torch.Generator]]

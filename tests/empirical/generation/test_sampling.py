@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
+from common.errors import ParameterError
 from empirical.generation.sampling import (
     ALIASES,
     PREDICTIONS,
@@ -17,7 +18,6 @@ from empirical.generation.sampling import (
     step_arguments,
 )
 from empirical.generation.steps import grid
-from theory.parameters import ParameterError
 
 SCHEDULE = dict(DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2").config)
 LINEAR = dict(DDPMScheduler(1000).config)

@@ -10,8 +10,9 @@ import pytest
 import torch
 from diffusers import DDPMPipeline
 
-from empirical import files
-from empirical.data import Images
+from common import run_folder
+from common.errors import ParameterError
+from empirical.datasets.base import Images
 from empirical.generation import train as module
 from empirical.generation.base import Originals
 from empirical.generation.pixel import load_pixel
@@ -19,7 +20,6 @@ from empirical.generation.recipe import Recipe
 from empirical.generation.sampling import Sampling
 from empirical.generation.train import Trained, learning_rate, train_generator
 from empirical.generation.variants import Variants, generate
-from theory.parameters import ParameterError
 
 RECIPE = Recipe(steps=7, checkpoint_every=2, batch_size=4, widths=(8, 8))
 
@@ -78,9 +78,9 @@ def test_killed_while_a_file_is_written(
             raise KeyboardInterrupt
         return original(path, raw)
 
-    files_save, original = files.save, Path.write_bytes
+    files_save, original = run_folder.save, Path.write_bytes
     with monkeypatch.context() as patch:
-        patch.setattr(files, "save", half)
+        patch.setattr(run_folder, "save", half)
         patch.setattr(Path, "write_bytes", write_bytes)
         with pytest.raises(KeyboardInterrupt):
             train(digits, tmp_path / "two")

@@ -1,0 +1,109 @@
+"""How every command here ends: 0, 1 (a claim failed), or 2 with one line on stderr.
+
+Standard library only, so that all three packages share it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import NoReturn, TypeVar
+
+from common.errors import ParameterError
+
+T = TypeVar("T")
+
+RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+"""Where launchers put a process's number among those of its job."""
+
+PATIENCE = 30.0
+"""Seconds in which the first process of a job says why it ends, and its launcher ends the others.
+
+They must not end before: launchers end all when one fails."""
+
+
+def said_elsewhere(error: Exception) -> Exception:
+    """Mark an error that another process of the same job reports: this one exits silently."""
+    error.said_elsewhere = True  # type: ignore[attr-defined]
+    return error
+
+
+def is_first_process() -> bool:
+    """Whether this is the first process of a job, or alone."""
+    return all(os.environ.get(name, "0") == "0" for name in RANKS)
+
+
+def benchmark(name: str) -> ModuleType:
+    """The module benchmarks.NAME. Raises ParameterError where there is no checkout to have it."""
+    try:
+        return importlib.import_module(f"benchmarks.{name}")
+    except ModuleNotFoundError as error:
+        allowed = "called in a checkout of the repository: an installed package has no benchmarks"
+        raise ParameterError("bench", name, allowed) from error
+
+
+def parse_or_exit(parse: Callable[[], T]) -> T:
+    """Return `parse()`; where it exits with an error, leave one line on stderr and exit 2.
+
+    All processes of a job have the same command line: the first alone leaves that line.
+    Works for argparse (usage line, then `prog: error: ...`) and for tyro (a box of lines).
+    `--help` (exit code 0) passes through untouched.
+    """
+    captured = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(captured):
+            return parse()
+    except ParameterError as error:
+        if not is_first_process():
+            said_elsewhere(error)
+        raise
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        text = captured.getvalue()
+        if ": error: " in text:
+            text = text.rsplit(": error: ", 1)[1]
+        else:
+            text = re.sub(r"(Argument helptext:|For full helptext).*", "", text, flags=re.DOTALL)
+            # the box's frame with its title, in Unicode or ASCII
+            text = re.sub(r"╭[^\n]*╮|[│╭╮╰╯─]", " ", text)
+            text = re.sub(r"^[^\n]*-{3,}[^\n]*$|^\|?|\|$", " ", text, flags=re.MULTILINE)
+        fail(" ".join(text.split()), silent=not is_first_process())
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Run a command and exit: bad input and unusable files give one line and exit code 2."""
+    try:
+        sys.exit(main() or 0)
+    except ParameterError as error:
+        fail(str(error), silent=_is_said_elsewhere(error))
+    except BrokenPipeError:
+        # the reader of our output (head, less) has gone: nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        name = error.filename if error.filename is not None else "input/output"
+        fail(f"{name}: {error.strerror or error}", silent=_is_said_elsewhere(error))
+    except KeyboardInterrupt:
+        message = "interrupted; the same command continues from the last finished stage"
+        fail(message, code=130, silent=not is_first_process())
+
+
+def fail(message: str, code: int = 2, silent: bool = False) -> NoReturn:
+    """Print `error: message` as one line on stderr, and exit; or wait for the one who says it."""
+    if silent:
+        time.sleep(PATIENCE)
+    else:
+        print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(code)
+
+
+def _is_said_elsewhere(error: BaseException) -> bool:
+    return getattr(error, "said_elsewhere", False)

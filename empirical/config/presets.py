@@ -1,0 +1,104 @@
+"""The paper's experiments, and laptop versions of them, by name: what `--preset` starts from.
+
+Values: the paper where it gives them, else the usual recipe of its line of work (USEFUL, Nguyen et
+al. 2024): 200 epochs, batch 128, learning rate 0.1 divided by 10 at epochs 100 and 150, crop with
+padding 4 and flip.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from common.errors import near, require
+from empirical.config.settings import Settings
+
+UPSAMPLE_K = 2
+"""The paper's k for upsampling; more hurts."""
+
+_CIFAR10 = Settings(
+    dataset="cifar10",
+    network="resnet18",
+    k=5,
+    epochs=200,
+    batch_size=128,
+    lr=0.1,
+    rho=0.1,
+    augmentation="crop+flip",
+    separating_epoch=8,
+    separating_lr=0.1,
+    strength=0.5,
+    trajectory=True,
+    denoising_steps=100,
+    fixed_steps=False,
+    guidance=3.0,
+    generator="glide",
+)
+_CIFAR100 = replace(_CIFAR10, dataset="cifar100", rho=0.2, separating_epoch=20)
+_TINY = replace(_CIFAR10, dataset="tinyimagenet", k=4, separating_epoch=10)
+
+PRESETS = {
+    "digits-small": Settings(),
+    "planted-small": Settings(
+        dataset="planted",
+        network="conv4",
+        k=4,
+        epochs=12,
+        batch_size=64,
+        lr=0.05,
+        separating_epoch=3,
+        separating_epochs=8,
+        separating_lr=0.05,
+        strength=1.0,
+        generator="ideal",
+    ),
+    "fashion-small": Settings(
+        dataset="fashion-mnist",
+        n_train=1000,
+        epochs=40,
+        batch_size=50,
+        lr=0.05,
+        augmentation="crop+flip",
+        separating_epoch=4,
+        strength=0.5,
+        generator_shuffle=2,
+        generator_steps=1000,
+    ),
+    "cifar10-resnet18": _CIFAR10,
+    "cifar10-vgg19": replace(_CIFAR10, network="vgg19"),
+    "cifar10-densenet121": replace(_CIFAR10, network="densenet121"),
+    "cifar10-vit-s": replace(_CIFAR10, network="vit-s"),
+    "cifar10-convnext-t": replace(_CIFAR10, network="convnext-t"),
+    "cifar10-swin-t": replace(_CIFAR10, network="swin-t"),
+    "cifar100-resnet18": _CIFAR100,
+    "tinyimagenet-resnet18": _TINY,
+}
+
+_OF_DATASET = {
+    "digits": "digits-small",
+    "planted": "planted-small",
+    "fashion-mnist": "fashion-small",
+    "cifar10": "cifar10-resnet18",
+    "cifar100": "cifar100-resnet18",
+    "tinyimagenet": "tinyimagenet-resnet18",
+}
+
+
+def base(
+    name: str | None, dataset: str | None, arm: str | None = None, generator: str | None = None
+) -> Settings:
+    """The settings that a command line starts from: a preset, or the one of its data set.
+
+    A folder of images starts from CIFAR-10's recipe. upsample has a k of its own, and a hub
+    pipeline its own steps and guidance. Raises ParameterError for a preset that does not exist.
+    """
+    if name is None:
+        name = _OF_DATASET.get(dataset or "digits", "cifar10-resnet18")
+    allowed = f"one of {', '.join(PRESETS)}{near(name, PRESETS)}"
+    require(name in PRESETS, "preset", name, allowed)
+    found = PRESETS[name]
+    if dataset is not None and dataset.startswith("folder:"):
+        found = replace(found, dataset=dataset)
+    if generator is not None and generator.startswith("hub:"):
+        own = {"denoising_steps": None, "guidance": None}
+        found = replace(found, generator=generator, fixed_steps=False, trajectory=False, **own)
+    return replace(found, k=min(found.k, UPSAMPLE_K)) if arm == "upsample" else found

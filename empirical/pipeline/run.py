@@ -1,0 +1,398 @@
+"""The whole of Algorithm 1 in one folder, stage by stage, each found again when it is finished.
+
+In the folder, in this order: settings.json, early/ and slow_sets.json, generator/, synthetic/,
+training/, network.safetensors, result.json. A killed run goes on from the last finished stage, or
+from that stage's last checkpoint, and on a CPU ends with the same bytes.
+
+    from pathlib import Path
+    from empirical.pipeline.run import Settings, run
+
+    result = run(Settings(arm="tada", k=2, optimizer="sam", seed=3), Path("runs/tada"))
+    print(result["test_error"], result["slow_fraction"])
+
+Under `accelerate launch` or torchrun all processes train, and the first alone writes.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common import distributed
+from common.divergence import DivergenceError
+from common.errors import ParameterError, require
+from common.files import digest, file_digest, read_json, write_json
+from common.locks import writing
+from common.progress import say
+from common.run_folder import open_folder, release_folder
+from common.tensors import write_tensors
+from empirical.config.settings import SLOW_ARMS, SYNTHETIC_ARMS, Settings
+from empirical.datasets.base import ImageSet
+from empirical.datasets.splits import Split, cut, open_set
+from empirical.pipeline import arms, many_seeds, memory, synthesis
+from empirical.pipeline.arms import Pair
+from empirical.pipeline.synthesis import load_backend, seen_by, stored_images, trained_here
+from empirical.runtime import HERE, Machine
+from empirical.selection import slow_sets
+from empirical.selection.early_training import find_slow, fresh_network, take
+from empirical.training import evaluate, networks
+from empirical.training.batches import TrainingSet
+from empirical.training.devices import Tracked, accelerated
+from empirical.training.engine import check_company, train
+from empirical.training.recipes import final_recipe
+from empirical.versions import versions
+
+__all__ = ["Machine", "Settings", "Workplace", "generate", "run", "select"]
+
+NETWORK, TIMINGS = "network.safetensors", "timings.json"
+
+STAGES = ("selection.json", "generator", "synthetic", "training", NETWORK, "result.json")
+
+SELECTION_DEPENDS_ON = (
+    *("dataset", "n_train", "split", "seed", "network", "batch_size", "momentum", "weight_decay"),
+    *("separating_epoch", "separating_epochs", "separating_lr", "augmentation", "precision"),
+    *("selection", "clusters", "theta", "outputs", "accumulation", "channels_last"),
+)
+
+RESULT_KEYS = (
+    *("arm", "dataset", "network", "optimizer", "seed", "k", "test_error", "slow_fraction"),
+    *("n_original", "n_synthetic", "seconds", "versions", "command"),
+)
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A run's folder, its settings and its data."""
+
+    settings: Settings
+    out: Path
+    data: ImageSet
+    split: Split
+    machine: Machine = HERE
+
+    @contextmanager
+    def timed(self, stage: str, seconds: float = 0.0) -> Iterator[None]:
+        """Note the seconds of a stage in timings.json, `seconds` spent earlier included."""
+        path = self.out / TIMINGS
+        start = time.monotonic()
+        yield
+        if distributed.is_first():
+            known = read_json(path, "timings") if path.exists() else {}
+            write_json(path, known | {stage: round(seconds + time.monotonic() - start, 2)})
+
+
+@contextmanager
+def _opened(
+    settings: Settings, out: Path, machine: Machine, generates: bool = True
+) -> Iterator[Workplace]:
+    """The folder, ours alone until the block ends; a finished one is only read.
+
+    generates: whether synthetic images may have to be made in the block.
+    """
+    distributed.start(machine.cpu)
+    place = distributed.all_do(lambda: _checked(settings, out, machine, generates))
+
+    def check_folder() -> None:
+        if not (out / "result.json").exists():
+            alone.enter_context(writing(out))
+        open_folder(out, settings.record(), STAGES)
+        if (out / TIMINGS).exists():
+            read_json(out / TIMINGS, "timings")
+
+    with ExitStack() as alone:
+        distributed.first_does(check_folder)
+        with free_if_diverged(out):
+            yield place
+
+
+@contextmanager
+def free_if_diverged(out: Path, *stages: str) -> Iterator[None]:
+    """Where a training in the block diverges, or finds no slow example, `out` may be gone on with
+    under other settings.
+
+    What is finished there is kept, but for `stages`; each file knows what it depends on.
+    """
+    try:
+        yield
+    except (DivergenceError, slow_sets.NoSlowError) as error:
+        if distributed.is_first():
+            shutil.rmtree(out / "early", ignore_errors=True)
+            for stage in stages:
+                (out / stage).unlink(missing_ok=True)
+            release_folder(out, str(error))
+        raise
+
+
+def _checked(settings: Settings, out: Path, machine: Machine, generates: bool) -> Workplace:
+    """What does not exist, or does not fit, is named before anything is written."""
+    data = open_set(settings, machine.data, machine.download)
+    split = cut(data, settings)
+    size = settings.train_images or len(split.train)
+    require(settings.batch_size <= size, "batch_size", settings.batch_size, f"at most {size}")
+    with torch.device("meta"):
+        network = networks.make(settings.network, data.channels, data.side, len(data.classes))
+    if settings.selection == "cluster":
+        labels = data.train.labels[split.train].numpy()
+        slow_sets.check_clusters(settings.clusters, labels, data.classes)
+    shape = data.train.pixels.shape[1:]
+    check_company(network, final_recipe(settings, size), size, shape, distributed.world())
+    if settings.arm in SYNTHETIC_ARMS:
+        synthesis.check(data, split, settings)
+    memory.check_split(settings, data, split, machine)
+    with accelerated(final_recipe(settings, size), machine.cpu, machine.trackers, out):
+        pass  # what this machine cannot do is said now
+    if generates and settings.arm in SYNTHETIC_ARMS and not (out / "selection.json").exists():
+        synthesis.check_installed(settings)
+        shape = (data.channels, data.side, len(data.classes))
+        tried = synthesis.try_named(settings, *shape, machine)
+        here = tried is not None or not synthesis.is_named(settings)
+        allowed = "a model on this machine, or one that may be downloaded (--download)"
+        require(here, "generator", settings.generator, allowed)
+    return Workplace(settings, out, data, split, machine)
+
+
+def _selected(place: Workplace) -> slow_sets.Slow:
+    """selection.json, read or made."""
+    path = place.out / "selection.json"
+    record = place.settings.record()
+    made_by = digest({name: record[name] for name in SELECTION_DEPENDS_ON})
+    if path.exists():
+        found = read_json(path, "selection", ("fingerprint", "slow", "slow_test"))
+        require(
+            found["fingerprint"] == made_by,
+            "selection",
+            path,
+            "a selection with the same settings; remove it to select anew",
+        )
+        return slow_sets.Slow(
+            np.isin(place.split.train, found["slow"]), np.isin(place.split.test, found["slow_test"])
+        )
+    with place.timed("selection"):
+        found = find_slow(
+            place.data, place.split, place.settings, place.out / "early", place.machine
+        )
+    slow = found.slow
+    if distributed.is_first():
+        for note in found.about["notes"]:
+            say(note)
+    if place.settings.arm in SLOW_ARMS and place.settings.k > 1:
+        slow_sets.check_some(slow.train, place.settings.selection)
+
+    def write() -> None:
+        write_json(
+            path,
+            {
+                "fingerprint": made_by,
+                "separating_epoch": found.epoch,
+                "slow_fraction": float(slow.train.mean()),
+                **found.about,
+                "slow": place.split.train[slow.train].tolist(),
+                "slow_test": place.split.test[slow.test].tolist(),
+            },
+        )
+        shutil.rmtree(place.out / "early", ignore_errors=True)
+
+    distributed.first_does(write)
+    return slow
+
+
+def _synthetic(place: Workplace, pairs: list[Pair], repair: bool = False) -> dict[Pair, Tensor]:
+    """The synthetic images, read or made; nothing for arms that need none."""
+    if not pairs:
+        return {}
+    settings, data, machine = place.settings, place.data, place.machine
+    folder = place.out / "generator"
+    if settings.generator == "pixel":
+
+        def train_first() -> None:
+            # the first looks whether it is there: a slower process might see it finished
+            if not folder.exists():
+                given = (data, place.split, settings, folder, machine.device)
+                with place.timed("generator", trained_here(*given).seconds):
+                    pass
+
+        distributed.first_does(train_first)
+    backend = load_backend(data, place.split, settings, folder, machine)
+    store = machine.synthetic or place.out / "synthetic"
+    start = time.monotonic()
+    known = read_json(place.out / TIMINGS, "timings") if (place.out / TIMINGS).exists() else {}
+    made = stored_images(
+        *(data.train, pairs, settings, backend, settings.seed, store),
+        *(machine.generation_batch, repair),
+        seen=seen_by(settings, folder),
+    )
+    if "synthetic" not in known:
+        with place.timed("synthetic", time.monotonic() - start):
+            pass
+    return made
+
+
+def select(settings: Settings, out: Path, machine: Machine = HERE) -> slow_sets.Slow:
+    """Steps 1 and 2 into `out`: the slow examples."""
+    with _opened(settings, Path(out), machine, generates=False) as place:
+        return _selected(place)
+
+
+def generate(
+    settings: Settings, out: Path, machine: Machine = HERE, repair: bool = False
+) -> dict[Pair, Tensor]:
+    """Steps 1 to 3 into `out`: the slow examples, the generator, the synthetic images.
+
+    repair: damaged files of the store are made again, and not only named.
+    """
+    with _opened(settings, Path(out), machine) as place:
+        pairs = many_seeds.arm_pairs(place.split, settings, _selected(place).train, settings.seed)
+        return _synthetic(place, arms.synthetic(pairs), repair)
+
+
+def final_set(
+    data: ImageSet, split: Split, pairs: list[Pair], synthetic: Mapping[Pair, Tensor]
+) -> TrainingSet:
+    """An arm's training set: the bank is its real images and its synthetic ones, each once."""
+    real = torch.from_numpy(split.train)
+    whole = len(real) == len(data.train.labels)
+    place = {(int(source), 0): row for row, source in enumerate(split.train)}
+    place |= {pair: len(real) + row for row, pair in enumerate(synthetic)}
+    labels = [data.train.labels[real]]
+    bank = [data.train.pixels if whole else data.train.pixels[real]]
+    if synthetic:
+        labels.append(data.train.labels[torch.tensor([source for source, _ in synthetic])])
+        bank.append(torch.stack(list(synthetic.values())))
+    return TrainingSet(
+        pixels=torch.cat(bank) if len(bank) > 1 else bank[0],
+        labels=torch.cat(labels),
+        rows=torch.tensor([place[pair] for pair in pairs]),
+        n_classes=len(data.classes),
+        mean=data.mean,
+        std=data.std,
+        flips=data.flips,
+    )
+
+
+def run(settings: Settings, out: Path, machine: Machine = HERE) -> dict[str, Any]:
+    """The whole of Algorithm 1 into `out`; returns what is in out/result.json.
+
+    Errors are shares in [0, 1]. What `out` already holds of this run is used again.
+
+    Raises:
+        DivergenceError: a training diverged; `out` may be gone on with under better settings.
+        ParameterError: a setting does not fit the data, `out` belongs to a run with other
+            settings, another process writes there, or a file in it is damaged.
+    """
+    with _opened(settings, Path(out), machine) as place:
+        return _run(place)
+
+
+def _run(place: Workplace) -> dict[str, Any]:
+    settings, machine, out = place.settings, place.machine, place.out
+    path = out / "result.json"
+    made_by = digest(settings.record())
+    if path.exists():
+        result = read_json(path, "result", RESULT_KEYS)
+        if result.get("fingerprint") != made_by:
+            raise ParameterError("result", path, "a result of these settings; remove it to train")
+        _check_network(out / NETWORK, result)
+        if distributed.is_first():
+            say(f"{path}: finished before, used again")
+        return result
+    slow = _selected(place)
+    pairs = many_seeds.arm_pairs(place.split, settings, slow.train, settings.seed)
+    synthetic = _synthetic(place, arms.synthetic(pairs))
+    data, split = place.data, place.split
+    network = fresh_network(data, settings, "final")
+    trained = train(
+        network,
+        final_set(data, split, pairs, synthetic),
+        final_recipe(settings, len(split.train)),
+        out / "training",
+        trackers=machine.trackers,
+        tracked=Tracked(machine.project, run_name(settings), settings.record()),
+        advice=_lower(settings),
+        **machine.options,
+    )
+    with place.timed("training", trained.seconds):
+        pass
+    test = take(data.test, split.test)
+    found = evaluate.evaluate(network, test, data.mean, data.std, torch.from_numpy(slow.test))
+
+    def write() -> dict[str, Any]:
+        weights = {name: value.cpu() for name, value in network.state_dict().items()}
+        write_tensors(out / NETWORK, weights)
+        result = {
+            "arm": settings.arm,
+            "dataset": settings.dataset,
+            "network": settings.network,
+            "optimizer": settings.optimizer,
+            "seed": settings.seed,
+            "split": settings.split,
+            "k": settings.k,
+            "strengths": list(settings.arm_strengths),
+            "generator": settings.generator,
+            "budget": settings.budget,
+            "test_error": found["error"],
+            "test_error_slow": found["error_slow"],
+            "test_error_fast": found["error_fast"],
+            "test_error_per_class": found["per_class"],
+            "test_loss": found["loss"],
+            "slow_fraction": float(slow.train.mean()),
+            "slow_fraction_test": float(slow.test.mean()),
+            "n_original": len(split.train),
+            "n_synthetic": len(synthetic),
+            "n_training": len(pairs),
+            "n_test": len(split.test),
+            "steps": trained.steps,
+            "history": trained.history,
+            "notes": _notes(place),
+            "seconds": read_json(out / TIMINGS, "timings"),
+            "versions": versions(),
+            "command": settings.command("run", out),
+            "fingerprint": made_by,
+            "network_sha256": file_digest(out / NETWORK),
+        }
+        write_json(path, result)
+        for checkpoint in (out / "training").glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+        return result
+
+    written = distributed.first_does(write)
+    return read_json(path, "result", RESULT_KEYS) if written is None else written
+
+
+def _notes(place: Workplace) -> list[str]:
+    """What is to be known of the slow set, in words; a selection of an earlier version has none."""
+    return read_json(place.out / "selection.json", "selection").get("notes", [])
+
+
+def run_name(settings: Settings) -> str:
+    """A name that tells runs of one project apart, and that a folder may have."""
+    # the last folder of folder:PATH, and timm:NAME
+    names = [settings.dataset.rstrip("/").split("/")[-1], settings.network, settings.arm]
+    names += [f"k{settings.k}"] if settings.arm in SLOW_ARMS else []
+    if settings.arm in SYNTHETIC_ARMS:
+        names.append("strength" + "-".join(f"{own:g}" for own in settings.arm_strengths))
+    names += [settings.optimizer, settings.budget, f"split{settings.split}", f"seed{settings.seed}"]
+    return re.sub(r"[^\w.-]", "_", "-".join(names))[:200]
+
+
+def _lower(settings: Settings) -> str:
+    """What to lower where the final training diverges."""
+    more = "" if settings.optimizer in ("sgd", "adamw") else f" or --rho {settings.rho:g}"
+    return f"lower --lr {settings.tuned_lr:g}{more}"
+
+
+def _check_network(path: Path, result: dict[str, Any]) -> None:
+    """The trained network beside a finished result must be the one that was scored."""
+    same = path.exists() and file_digest(path) == result.get("network_sha256")
+    require(
+        same, "network", path, "the file scored in result.json; remove result.json to train anew"
+    )

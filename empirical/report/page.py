@@ -1,0 +1,57 @@
+"""The report: one HTML file with its plots inside, and the same plots as PNG files."""
+
+from __future__ import annotations
+
+import base64
+import io
+from importlib.resources import files as resource
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from common.files import whole_file
+from common.plotting import STYLE
+from empirical.report import plots
+from empirical.report.gallery import Gallery
+from empirical.report.tables import points
+from sim import tables
+
+
+def write_report(results: dict[str, Any], gallery: Gallery, out: Path) -> Path:
+    """Write out/report.html and out/figures/*.png from `reproduce`'s results; returns the page.
+
+    The page needs no other file and no network.
+    """
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    embedded = {}
+    with mpl.rc_context(STYLE):
+        for name, figure in (
+            ("claims", tables.draw(results["theory"])),
+            ("test_errors", plots.test_errors(results["empirical"])),
+            ("orderings", plots.orderings(results["empirical"])),
+            ("images", plots.images(gallery)),
+        ):
+            png = _png(figure)
+            with whole_file(out / "figures" / f"{name}.png") as part:
+                part.write_bytes(png)
+            embedded[name] = "data:image/png;base64," + base64.b64encode(png).decode()
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters |= {"points": points, "signed": lambda share: points(share, sign=True)}
+    environment.filters["number"] = lambda value: f"{value:.4g}"
+    environment.filters["by_label"] = lambda quantities: {q["label"]: q for q in quantities}
+    template = resource("empirical.report").joinpath("report.html").read_text(encoding="utf-8")
+    page = environment.from_string(template).render(figures=embedded, **results)
+    path = out / "report.html"
+    with whole_file(path) as part:
+        part.write_text(page, encoding="utf-8")
+    return path
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    # without the software's version in the file, the same plot has the same bytes
+    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+    return buffer.getvalue()

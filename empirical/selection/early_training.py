@@ -1,0 +1,226 @@
+"""Steps 1 and 2 of Algorithm 1 with any network: train briefly, then find the slow examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from common.seeding import seed_for
+from empirical.config.settings import Settings
+from empirical.datasets.base import Images, ImageSet
+from empirical.datasets.planted import PlantedSet
+from empirical.datasets.splits import Split
+from empirical.runtime import HERE, Machine
+from empirical.selection import slow_sets
+from empirical.selection.slow_sets import Slow
+from empirical.training import networks
+from empirical.training.batches import TrainingSet
+from empirical.training.engine import Evaluate, Trained, train
+from empirical.training.evaluate import outputs as outputs_of
+from empirical.training.recipes import early_recipe
+
+
+@dataclass(frozen=True)
+class Found:
+    """The slow training and test images, the epoch that separates them, and what is known of it.
+
+    about: JSON values: the early network's training error, whether it is at chance, notes on that
+    in words, and on planted images precision and recall against the truth.
+    """
+
+    slow: Slow
+    epoch: int
+    about: dict[str, Any]
+
+
+def training_set(data: ImageSet, rows: np.ndarray) -> TrainingSet:
+    """Some of the training images of a data set, as they are."""
+    return TrainingSet(
+        pixels=data.train.pixels,
+        labels=data.train.labels,
+        rows=torch.from_numpy(rows),
+        n_classes=len(data.classes),
+        mean=data.mean,
+        std=data.std,
+        flips=data.flips,
+    )
+
+
+def fresh_network(data: ImageSet, settings: Settings, purpose: str) -> nn.Module:
+    """An untrained network of a run; its weights depend on purpose, data set, split and seed."""
+    key = (f"{purpose} network", settings.dataset, settings.split, settings.seed)
+    return networks.build(settings.network, data.channels, data.side, len(data.classes), key)
+
+
+def find_slow(
+    data: ImageSet,
+    split: Split,
+    settings: Settings,
+    folder: Path | None = None,
+    machine: Machine = HERE,
+) -> Found:
+    """Train to the separating epoch with plain SGD, for every optimizer, and select.
+
+    Test images are slow if they lie nearest to a slow cluster of their class (selection cluster),
+    above the loss of the last one taken (loss), or are misclassified; for reporting only. folder:
+    for checkpoints.
+    """
+    epoch = settings.separating_epoch
+    if epoch == 0:
+        place = None if folder is None else folder / "rule"
+        looked = _early(data, split, settings, settings.separating_epochs, place, machine)
+        epoch = _by_rule(data, looked)
+    trained = _early(data, split, settings, epoch, folder, machine)
+    on_train, on_test = _outputs(trained.network, data, split, settings)
+    slow = _select(on_train, on_test, data, settings)
+    about: dict[str, Any] = {"early_error": trained.history[-1]["error"]}
+    right = int((on_train.logits.argmax(axis=1) == on_train.labels).sum())
+    about["at_chance"] = slow_sets.at_chance(right, on_train.labels)
+    about["notes"] = []
+    if about["at_chance"]:
+        about["notes"].append(
+            f"the early network's training error, {100 - 100 * right / len(on_train.labels):.0f}%, "
+            "is at chance: the slow set means nothing; train it longer (--separating-epoch) or "
+            "faster (--separating-lr)"
+        )
+    if isinstance(data, PlantedSet):
+        about["train"] = slow_sets.against_truth(slow.train, data.train_slow[split.train])
+        about["test"] = slow_sets.against_truth(slow.test, data.test_slow[split.test])
+    return Found(slow, epoch, about)
+
+
+def truth_by_epoch(
+    data: PlantedSet,
+    split: Split,
+    settings: Settings,
+    folder: Path | None = None,
+    machine: Machine = HERE,
+) -> dict[str, Any]:
+    """What `find_slow` would find after each of `separating_epochs` epochs, against the truth.
+
+    Lists of one number for each epoch: precision and recall on the training images; error_fast and
+    error_slow, the shares of truly fast and slow ones that the network has wrong; error, over the
+    batches as they were trained on. rule: the epoch that the knee of error chooses.
+    """
+    truth = data.train_slow[split.train]
+    images = take(data.train, split.train)
+
+    def evaluate(network: nn.Module) -> dict[str, float]:
+        slow = _select(*_outputs(network, data, split, settings), data, settings).train
+        logits = outputs_of(network, images.pixels, data.mean, data.std).numpy()
+        wrong = logits.argmax(axis=1) != images.labels.numpy()
+        errors = {"error_fast": wrong[~truth].mean(), "error_slow": wrong[truth].mean()}
+        return slow_sets.against_truth(slow, truth) | {k: float(v) for k, v in errors.items()}
+
+    trained = _early(data, split, settings, settings.separating_epochs, folder, machine, evaluate)
+    found: dict[str, Any] = {
+        name: [epoch["evaluation"][name] for epoch in trained.history]
+        for name in ("precision", "recall", "error_fast", "error_slow")
+    }
+    found["error"] = [epoch["error"] for epoch in trained.history]
+    return found | {"rule": _by_rule(data, trained)}
+
+
+def _early(
+    data: ImageSet,
+    split: Split,
+    settings: Settings,
+    epochs: int,
+    folder: Path | None,
+    machine: Machine,
+    evaluate: Evaluate | None = None,
+) -> Trained:
+    """The early network after so many epochs; those of fewer epochs lie on its way."""
+    return train(
+        fresh_network(data, settings, "early"),
+        training_set(data, split.train),
+        early_recipe(settings, epochs),
+        folder,
+        evaluate=evaluate,
+        name="the early training",
+        advice=f"lower --separating-lr {settings.separating_lr:g}",
+        show="early steps",
+        **machine.options,
+    )
+
+
+def _by_rule(data: ImageSet, trained: Trained) -> int:
+    chance = 1 - 1 / len(data.classes)
+    return slow_sets.separating_epoch([chance, *(e["error"] for e in trained.history)])
+
+
+def _outputs(
+    network: nn.Module, data: ImageSet, split: Split, settings: Settings
+) -> tuple[Outputs, Outputs]:
+    """What an early network says of training and of test images."""
+    on_train, on_test = (
+        Outputs.of(network, own, data, settings.outputs)
+        for own in (take(data.train, split.train), take(data.test, split.test))
+    )
+    return on_train, on_test
+
+
+def _select(on_train: Outputs, on_test: Outputs, data: ImageSet, settings: Settings) -> Slow:
+    """The slow images by what an early network says of them."""
+    seed = seed_for("clusters", settings.dataset, settings.split, settings.seed)
+    n_classes = len(data.classes)
+    if settings.selection == "cluster":
+        clusters = slow_sets.cluster(
+            on_train.clustered,
+            on_train.losses,
+            on_train.labels,
+            n_classes,
+            seed,
+            settings.clusters,
+        )
+        return Slow(clusters.slow, slow_sets.assign(clusters, on_test.clustered, on_test.labels))
+    slow = slow_sets.select(
+        settings.selection,
+        on_train.clustered,
+        on_train.logits,
+        on_train.labels,
+        n_classes,
+        seed,
+        settings.theta,
+    )
+    if settings.selection == "loss":
+        slow_test = on_test.losses >= on_train.losses[slow].min(initial=np.inf)
+    else:
+        slow_test = on_test.logits.argmax(axis=1) != on_test.labels
+    return Slow(slow, slow_test)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the early network says of n images: logits, what is clustered, losses, labels."""
+
+    logits: np.ndarray
+    clustered: np.ndarray
+    losses: np.ndarray
+    labels: np.ndarray
+
+    @staticmethod
+    def of(network: nn.Module, images: Images, data: ImageSet, kind: str) -> Outputs:
+        """kind: logits, softmax or penultimate, what is clustered."""
+        given = (images.pixels, data.mean, data.std)
+        logits = outputs_of(network, *given).numpy()
+        clustered = {
+            "logits": lambda: logits,
+            "softmax": lambda: slow_sets.softmax(logits),
+            "penultimate": lambda: outputs_of(network, *given, layer="penultimate").numpy(),
+        }[kind]()
+        labels = images.labels.numpy()
+        return Outputs(logits, clustered, slow_sets.cross_entropy(logits, labels), labels)
+
+
+def take(images: Images, rows: np.ndarray) -> Images:
+    """Some images of a set; the set itself where these are all."""
+    if np.array_equal(rows, np.arange(len(images.labels))):
+        return images
+    index = torch.from_numpy(rows)
+    return Images(images.pixels[index], images.labels[index], images.classes)
