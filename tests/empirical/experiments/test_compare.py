@@ -106,7 +106,7 @@ def test_a_second_call_runs_no_cell(
 ) -> None:
     out, results = compared
     before = contents(out / "cells")
-    monkeypatch.delattr(module.algorithm, "train_arm")
+    monkeypatch.delattr(module.many_seeds, "train_arm")
     again = compare(TINY, out, jobs=1)
     assert again["cells"] == results["cells"]
     assert contents(out / "cells") == before
