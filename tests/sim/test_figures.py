@@ -142,7 +142,7 @@ def test_other_code_measures_again(
     two_figures: dict[str, Figure], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     making.make(["one"], tmp_path, jobs=1)
-    monkeypatch.setattr(making, "sources", lambda: "other")
+    monkeypatch.setattr(making, "sources", lambda *packages: "other")
     making.make(["one"], tmp_path, jobs=1)
     found = json.loads((tmp_path / "one.json").read_text(encoding="utf-8"))
     assert found["made_by"]["sources"] == "other"

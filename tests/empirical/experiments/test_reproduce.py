@@ -94,7 +94,7 @@ def test_claims_measured_by_other_code_are_measured_again(
     made: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, _ = made
-    monkeypatch.setattr(module, "sources", lambda: "other code")
+    monkeypatch.setattr(module, "sources", lambda *packages: "other code")
 
     def measured(**_: Any) -> Any:
         raise InterruptedError
