@@ -29,6 +29,8 @@ from benchmarks.training import spread
 from common.progress import progress
 from common.seeding import torch_stream
 from common.threads import one_thread
+from empirical.config.data import DataSettings
+from empirical.config.generation import GenerationSettings
 from empirical.config.settings import Settings
 from empirical.datasets.base import Images
 from empirical.generation.framing import framing_for
@@ -76,11 +78,11 @@ SMALL = Case(side=8, widths=(8,), images=20, batch_size=8, steps=2, alone=2, rou
 def settings(case: Case, model: Path) -> Settings:
     """Of a run with one synthetic image for each wanted original."""
     return Settings(
-        dataset="cifar10",
-        generator=f"pixel:{model}",
+        data=DataSettings("cifar10"),
         k=2,
-        strength=case.strength,
-        denoising_steps=case.steps,
+        generation=GenerationSettings(
+            generator=f"pixel:{model}", strength=case.strength, denoising_steps=case.steps
+        ),
     )
 
 

@@ -90,7 +90,7 @@ def bare(case: Case, device: torch.device) -> Callable[[], float]:
     layout = torch.channels_last if case.channels_last else torch.contiguous_format
     network = _network(case).to(device, memory_format=layout)  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.SGD(
-        network.parameters(), lr=how.lr, momentum=how.momentum, weight_decay=how.weight_decay
+        network.parameters(), lr=how.base_lr, momentum=how.momentum, weight_decay=how.weight_decay
     )
     pixels = data.pixels[: case.batch_size].to(device)
     x = Normalisation.of(MEAN, STD, device)(pixels).contiguous(memory_format=layout)
@@ -137,7 +137,7 @@ def measure(case: Case, cpu: bool, advance: Callable[[], None] = lambda: None) -
     runs = {
         "bare": bare(case, device),
         "engine": engine(case, cpu),
-        "engine, SAM": engine(case, cpu, sharpness="sam"),
+        "engine, SAM": engine(case, cpu, optimizer="sam"),
     }
     for run in runs.values():
         run()  # kernels are chosen, memory is taken

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from common.errors import require
 from empirical.generation.recipe import Recipe
 
-Flat = Annotated[Recipe, tyro.conf.arg(name="")]
-
 
 def train_generator(
-    recipe: Flat,
+    recipe: Recipe,
     dataset: str,
     out: Path,
     data: Path = Path("data"),
@@ -45,8 +40,8 @@ def train_generator(
         seed: of weights, noise and order.
         device: cpu, cuda, ...
     """
-    from empirical.config.settings import Settings
-    from empirical.datasets.splits import cut, for_generator, open_set
+    from empirical.config.data import DataSettings
+    from empirical.datasets.splits import for_generator, make_split, open_set
     from empirical.generation.train import train_generator
     from empirical.pipeline.memory import Sizes, check_generator
     from empirical.training.devices import check_device
@@ -55,9 +50,9 @@ def train_generator(
     require(world == "1", "processes", world, "1: a generator is trained by one process")
     check_device(device)
     require(0 <= seed < 2**63, "seed", seed, f"a whole number between 0 and {2**63 - 1}")
-    settings = Settings(dataset=dataset)
+    settings = DataSettings(dataset)
     images = open_set(settings, data, download)
-    mine = for_generator(cut(images, settings))
+    mine = for_generator(make_split(images, settings))
     n = len(mine)
     require(0 <= first < n, "first", first, f"between 0 and {n - 1}")
     fits = count is None or 1 <= count <= n - first

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import tyro
 from rich.console import Console
 
-from empirical.config.presets import PRESETS
-from empirical.config.settings import Settings
+from empirical.commands.start import NO_START, Flat, Start
 from empirical.runtime import HERE, Machine
-
-Flat = Annotated[Settings, tyro.conf.arg(name="")]
-FlatMachine = Annotated[Machine, tyro.conf.arg(name="")]
-Preset = Annotated[
-    str | None, tyro.conf.arg(help=f"start from the values of {', '.join(PRESETS)}", metavar="NAME")
-]
 
 
 def recommend(
@@ -28,8 +19,8 @@ def recommend(
     copies: int = 2,
     judge: str = "conv4",
     judge_epochs: int = 20,
-    machine: FlatMachine = HERE,
-    preset: Preset = None,
+    machine: Machine = HERE,
+    start: Start = NO_START,
 ) -> None:
     """Recommend strength and k before the images are made, by theory/family.md, with the reason.
 
@@ -75,8 +66,8 @@ def grid(
     out: Path,
     ks: tuple[int, ...] = (2, 4),
     seeds: int = 3,
-    machine: FlatMachine = HERE,
-    preset: Preset = None,
+    machine: Machine = HERE,
+    start: Start = NO_START,
 ) -> None:
     """Measure the test error at every k with each of --strengths, over seeds, and without images.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from common.errors import ParameterError
+from empirical.config.data import NAMES, check_name
 from empirical.datasets.base import ImageSet, Source
 from empirical.datasets.digits import whole
 from empirical.datasets.memory import hold
-from empirical.datasets.names import NAMES, check_name
 from empirical.datasets.planted import PlantedConfig, with_truth
 from empirical.datasets.planted import source as planted_source
 

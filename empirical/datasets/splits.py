@@ -1,7 +1,8 @@
-"""Data sets as uint8 tensors, and their partition into pool, validation, training and test.
+"""Loading the images of a run, and cutting them into pool, validation, training and test.
 
-Every command loads its images by `open_set` and cuts them by `cut`, so that what one of them trains
-on is never what another one scores: a generator sees `for_generator`, a classifier `Split.train`.
+Every command loads its images by `open_set` and cuts them by `make_split`, so that what one of them
+trains on is never what another one scores: a generator sees `for_generator`, a classifier
+`Split.train`.
 """
 
 from __future__ import annotations
@@ -13,10 +14,9 @@ import numpy as np
 
 from common.errors import require
 from common.seeding import numpy_stream
-from empirical.config.settings import Settings
+from empirical.config.data import DataSettings
 from empirical.datasets import registry
-from empirical.datasets.base import Images, ImageSet, stratified_order
-from empirical.datasets.digits import digits
+from empirical.datasets.base import ImageSet, stratified_order
 from empirical.datasets.planted import PlantedConfig
 
 
@@ -25,11 +25,13 @@ class Layout:
     """How a data set is cut: the sizes that stay the same for every split.
 
     n_train: the least and the most allowed; None: no such limits.
+    shared: training and test images are the same, and what is not trained on is tested.
     """
 
     pool: int = 0
     validation: int = 0
     n_train: tuple[int, int] | None = None
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,23 +46,20 @@ class Split:
 
 
 _LAYOUTS = {
-    "digits": Layout(pool=500, validation=197, n_train=(100, 300)),
+    "digits": Layout(pool=500, validation=197, n_train=(100, 300), shared=True),
     "fashion-mnist": Layout(pool=10_000),
 }
 
 
-def load(dataset: str) -> Images:
-    """All images of a data set that has no test set of its own."""
-    require(dataset == "digits", "dataset", dataset, "digits")
-    return digits()
-
-
 def open_set(
-    settings: Settings, root: Path, download: bool = True, planted: PlantedConfig | None = None
+    settings: DataSettings,
+    root: Path,
+    download: bool = True,
+    planted: PlantedConfig | None = None,
 ) -> ImageSet:
     """The data set of a run; root is where published files are, or are downloaded to.
 
-    Digits come whole, as training and as test images: `cut` says which are which.
+    Digits come whole, as training and as test images: `make_split` says which are which.
 
     Raises:
         ParameterError: the data are not there, or damaged (one line says what to do).
@@ -68,36 +67,35 @@ def open_set(
     return registry.load(settings.dataset, root, download, planted=planted)
 
 
-def cut(data: ImageSet, settings: Settings) -> Split:
+def make_split(data: ImageSet, settings: DataSettings) -> Split:
     """Cut a data set for one split.
 
-    Without a limit on n_train there is one split, of all that is not in the pool. With one, the
-    images are cut into chunks as `partition` does. The test images are all there are.
+    Pool and validation are the same for every split. The other training images are cut into chunks
+    of `n_train` (all of them, if it is None), and split s trains on chunk s. So training chunks of
+    different splits are disjoint, and no image of pool or validation is ever trained on (by a
+    classifier) or tested. Tested are all test images; of digits, whose training and test images are
+    the same, those of all other chunks.
 
     Raises:
         ParameterError: n_train or split does not fit the data set.
     """
-    if settings.dataset == "digits":
-        return partition(data.train, settings)
-    layout, labels = _LAYOUTS.get(settings.dataset, Layout()), data.train.labels.numpy()
+    name, number = settings.dataset, settings.split
+    layout, labels = _LAYOUTS.get(name, Layout()), data.train.labels.numpy()
     n = len(labels) - layout.pool - layout.validation
-    size = n if settings.n_train is None else settings.n_train
-    require(size <= n, "n_train", size, f"at most {n} for {settings.dataset}")
-    require(
-        size >= len(data.classes), "n_train", size, f"at least {len(data.classes)}, the classes"
-    )
-    require(
-        settings.split < n // size,
-        "split",
-        settings.split,
-        f"between 0 and {n // size - 1} with n_train = {size}",
-    )
-    order = stratified_order(labels, numpy_stream("partition", settings.dataset))
+    size = settings.train_images or n
+    least, most = layout.n_train or (len(data.classes), n)
+    require(least <= size <= most, "n_train", size, f"between {least} and {most} for {name}")
+    splits = n_splits(name, len(labels), size)
+    allowed = f"between 0 and {splits - 1} with n_train = {size}"
+    require(number < splits, "split", number, allowed)
+    order = stratified_order(labels, numpy_stream("partition", name))
     pool, validation, rest = np.split(order, [layout.pool, layout.pool + layout.validation])
+    chunk = slice(number * size, (number + 1) * size)
+    everything = np.arange(len(data.test.labels))
     return Split(
-        train=np.sort(rest[settings.split * size : (settings.split + 1) * size]),
+        train=np.sort(rest[chunk]),
         validation=np.sort(validation),
-        test=np.arange(len(data.test.labels)),
+        test=np.sort(np.delete(rest, chunk)) if layout.shared else everything,
         pool=np.sort(pool),
     )
 
@@ -111,44 +109,6 @@ def for_generator(split: Split, pool: bool | None = None) -> np.ndarray:
 
 
 def n_splits(dataset: str, n: int, n_train: int) -> int:
-    """How many disjoint training chunks of `n_train` a data set of `n` images has."""
-    layout = _LAYOUTS[dataset]
+    """How many disjoint training chunks of `n_train` a data set of `n` training images has."""
+    layout = _LAYOUTS.get(dataset, Layout())
     return (n - layout.pool - layout.validation) // n_train
-
-
-def partition(images: Images, settings: Settings) -> Split:
-    """Cut digits for one split.
-
-    Pool and validation are the same for every split. The other images are cut into chunks of
-    `n_train`; split s trains on chunk s and tests on all the others. So training chunks of
-    different splits are disjoint, and no image of pool or validation is ever trained on (by a
-    classifier) or tested.
-
-    Raises:
-        ParameterError: n_train or split does not fit the data set.
-    """
-    layout = _LAYOUTS["digits"]
-    least, most = layout.n_train or (1, len(images.labels))
-    n, size = len(images.labels), settings.train_images or most
-    require(
-        least <= size <= most,
-        "n_train",
-        size,
-        f"between {least} and {most} for {settings.dataset}",
-    )
-    splits = n_splits(settings.dataset, n, size)
-    require(
-        settings.split < splits,
-        "split",
-        settings.split,
-        f"between 0 and {splits - 1} with n_train = {size}",
-    )
-    order = stratified_order(images.labels.numpy(), numpy_stream("partition", settings.dataset))
-    pool, validation, rest = np.split(order, [layout.pool, layout.pool + layout.validation])
-    chunk = slice(settings.split * size, (settings.split + 1) * size)
-    return Split(
-        train=np.sort(rest[chunk]),
-        validation=np.sort(validation),
-        test=np.sort(np.delete(rest, chunk)),
-        pool=np.sort(pool),
-    )

@@ -18,11 +18,11 @@ from common.locks import writing
 from common.progress import progress
 from common.seeding import numpy_stream
 from common.threads import one_thread
-from empirical.config.settings import Settings
-from empirical.datasets.base import ImageSet, fingerprint
+from empirical.config.data import DataSettings
+from empirical.datasets.base import ImageSet, fingerprint, take
 from empirical.datasets.planted import PlantedSet
 from empirical.datasets.seen import SEEN, check_unseen, read_seen, seen_digest
-from empirical.datasets.splits import cut, open_set
+from empirical.datasets.splits import make_split, open_set
 from empirical.diagnosis import distances as distance
 from empirical.diagnosis.classifier import DEFAULT, Judge, train_judge
 from empirical.diagnosis.faithfulness import PASSES, observe, summarise
@@ -30,7 +30,6 @@ from empirical.generation.base import Originals
 from empirical.generation.ideal import ideal
 from empirical.pipeline.synthesis import CURVES
 from empirical.runtime import HERE, Machine
-from empirical.selection.early_training import take
 from empirical.storage.folder import read_identity, read_manifest, shard_paths
 from empirical.storage.request import Wanted
 from empirical.storage.shards import pixels_of, read_shard
@@ -140,7 +139,7 @@ def diagnose_store(
     """
     folder = Path(folder)
     name = dataset_of(folder)
-    data = open_set(Settings(dataset=name), root, machine.download)
+    data = open_set(DataSettings(name), root, machine.download)
     stored = read_copies(folder, data, at_most, seed)
     known = for_judge(folder, data, stored)
     place = torch.from_numpy(np.searchsorted(known, stored.sources.indices.numpy()))
@@ -189,7 +188,7 @@ def for_judge(folder: Path, data: ImageSet, stored: Stored) -> np.ndarray:
     about = stored.identity
     with_split = "split" in about and "n_train" in about
     own = {name: about[name] for name in ("split", "n_train")} if with_split else {}
-    split = cut(data, Settings(dataset=about["dataset"], batch_size=1, **own))
+    split = make_split(data, DataSettings(about["dataset"], **own))
     noted, there = about.get("trained_on"), read_seen(folder)
     allowed = f"a store with the {SEEN} that it was written with; repair it"
     require(noted is None or noted == seen_digest(there), "synthetic", folder, allowed)

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from common.errors import require
 from common.files import digest, read_json, write_json
@@ -23,13 +24,19 @@ from common.parallel import check_jobs, run_all
 from common.progress import progress
 from common.run_folder import open_folder
 from common.stats import LEVEL, RULE, clustered, verdict
-from empirical.config.settings import ARMS, SYNTHETIC_ARMS, Comparison, Settings
-from empirical.datasets.splits import Split, cut, load, n_splits, open_set, partition
+from empirical.config.arms import ARMS, SYNTHETIC_ARMS
+from empirical.config.settings import Settings
+from empirical.datasets.base import ImageSet, take
+from empirical.datasets.splits import Split, make_split, n_splits, open_set
+from empirical.experiments.settings import Comparison
 from empirical.generation.base import Backend
-from empirical.pipeline import arms, many_seeds
+from empirical.pipeline import arms
+from empirical.pipeline.algorithm import arm_pairs, final_job, find_slow_together
 from empirical.pipeline.memory import check_seeds
 from empirical.pipeline.synthesis import load_backend, seen_by, stored_images, trained_here
 from empirical.runtime import Machine
+from empirical.training.batched import train_together
+from empirical.training.evaluate import evaluate
 from empirical.versions import versions
 
 ORDERINGS = (
@@ -45,27 +52,35 @@ CPU = Machine(cpu=True)
 """Many small networks are trained in one-thread processes."""
 
 
+def opened(settings: Settings) -> tuple[ImageSet, Split]:
+    """The images of a cell, and how they are cut."""
+    data = open_set(settings.data, CPU.data)
+    return data, make_split(data, settings.data)
+
+
 def generator_folder(out: Path, settings: Settings) -> Path:
-    name = "pool" if settings.generator_data == "pool" else f"train-{settings.split}"
+    name = (
+        "pool" if settings.generation.generator_data == "pool" else f"train-{settings.data.split}"
+    )
     return out / "generators" / name
 
 
 def cell_file(out: Path, settings: Settings) -> Path:
     name = (
-        f"{settings.generator_data}-{settings.split}-{settings.arm}"
-        f"-{settings.optimizer}-{settings.budget}.json"
+        f"{settings.generation.generator_data}-{settings.data.split}-{settings.arm}"
+        f"-{settings.training.optimizer}-{settings.budget}.json"
     )
     return out / "cells" / name
 
 
 def store_folder(out: Path, settings: Settings, seed: int) -> Path:
-    return out / "synthetic" / f"{settings.generator_data}-{settings.split}-{seed}"
+    return out / "synthetic" / f"{settings.generation.generator_data}-{settings.data.split}-{seed}"
 
 
 def make_generator(settings: Settings, out: Path) -> Backend:
     """Train the generator of a cell, or load it."""
-    data = open_set(settings, CPU.data)
-    parts, folder = cut(data, settings), generator_folder(out, settings)
+    data, parts = opened(settings)
+    folder = generator_folder(out, settings)
     folder.parent.mkdir(parents=True, exist_ok=True)
     trained_here(data, parts, settings, folder, name=f"generator ({folder.name})")
     return load_backend(data, parts, settings, folder, CPU)
@@ -88,7 +103,7 @@ def read_cell(out: Path, settings: Settings, seeds: int) -> list[dict[str, Any]]
 
 def needed(cells: Sequence[Settings], parts: Split, slow: np.ndarray, seed: int) -> list[arms.Pair]:
     """The synthetic images that any of the cells needs for one seed: they share them."""
-    every = {pair for cell in cells for pair in many_seeds.arm_pairs(parts, cell, slow, seed)}
+    every = {pair for cell in cells for pair in arm_pairs(parts, replace(cell, seed=seed), slow)}
     return arms.synthetic(sorted(every))
 
 
@@ -103,35 +118,41 @@ def run_split(comparison: Comparison, generator_data: str, split: int, out: Path
     if not cells:
         return
     any_cell = cells[0]
-    images = load(any_cell.dataset)
-    parts = partition(images, any_cell)
-    slow = many_seeds.find_slow(images, parts, any_cell, seeds)
+    data, parts = opened(any_cell)
+    slow = find_slow_together(data, parts, [replace(any_cell, seed=seed) for seed in seeds])
+    test = take(data.test, parts.test)
     generator = make_generator(any_cell, out)
     seen = seen_by(any_cell, generator_folder(out, any_cell))
     synthetic = []
     for seed in seeds:
         pairs = needed(comparison.cells(generator_data, split), parts, slow[seed].train, seed)
         folder = store_folder(out, any_cell, seed)
-        synthetic.append(stored_images(images, pairs, any_cell, generator, seed, folder, seen=seen))
+        synthetic.append(
+            stored_images(data.train, pairs, any_cell, generator, seed, folder, seen=seen)
+        )
     with progress(f"{generator_data} generator, split {split}: cells", len(cells)) as advance:
         for cell in cells:
             start = time.monotonic()
-            pairs = [many_seeds.arm_pairs(parts, cell, slow[seed].train, seed) for seed in seeds]
-            trained = many_seeds.train_arm(images, parts, cell, seeds, pairs, synthetic, parts.test)
-            results = [
-                {
-                    "seed": seed,
-                    "test_error": float(wrong.mean()),
-                    "test_error_slow": float(wrong[own.test].mean()),
-                    "test_error_fast": float(wrong[~own.test].mean()),
-                    "slow_fraction": float(own.train.mean()),
-                    "n_synthetic": len(arms.synthetic(list(mine))),
-                    "steps": steps,
-                }
-                for seed, wrong, own, mine, steps in zip(
-                    seeds, trained.wrong, slow, pairs, trained.steps, strict=True
-                )
+            own = [replace(cell, seed=seed) for seed in seeds]
+            pairs = [arm_pairs(parts, own[seed], slow[seed].train) for seed in seeds]
+            jobs = [
+                final_job(data, parts, own[seed], pairs[seed], synthetic[seed]) for seed in seeds
             ]
+            results = []
+            for seed, trained in zip(seeds, train_together(jobs), strict=True):
+                groups = torch.from_numpy(slow[seed].test)
+                found = evaluate(trained.network, test, data.mean, data.std, groups)
+                results.append(
+                    {
+                        "seed": seed,
+                        "test_error": found["error"],
+                        "test_error_slow": found["error_slow"],
+                        "test_error_fast": found["error_fast"],
+                        "slow_fraction": float(slow[seed].train.mean()),
+                        "n_synthetic": len(arms.synthetic(pairs[seed])),
+                        "steps": trained.steps,
+                    }
+                )
             path = cell_file(out, cell)
             path.parent.mkdir(parents=True, exist_ok=True)
             about = {
@@ -152,9 +173,8 @@ def check(comparison: Comparison, jobs: int | None) -> None:
     """Raise ParameterError for counts that do not fit the data, or jobs that do not fit here."""
     check_jobs(jobs)
     check_seeds("empirical compare", comparison.settings("pool"), comparison.seeds)
-    images = load(comparison.dataset)
-    partition(images, comparison.settings("pool"))
-    most = n_splits(comparison.dataset, len(images.labels), comparison.n_train)
+    data, _ = opened(comparison.settings("pool"))
+    most = n_splits(comparison.dataset, len(data.train.labels), comparison.n_train)
     require(
         comparison.splits <= most,
         "splits",
@@ -200,7 +220,9 @@ def collect(comparison: Comparison, out: Path, work: Sequence[tuple[str, int]]) 
         for cell in comparison.cells(generator, split):
             for result in read_cell(out, cell, comparison.seeds) or []:
                 where = {"generator": generator, "split": split, "arm": cell.arm}
-                cells.append(where | {"optimizer": cell.optimizer, "budget": cell.budget} | result)
+                cells.append(
+                    where | {"optimizer": cell.training.optimizer, "budget": cell.budget} | result
+                )
     return {
         "settings": asdict(comparison),
         "command": comparison.command(out),

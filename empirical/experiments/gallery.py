@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from empirical.config.settings import Comparison, Settings
-from empirical.datasets.splits import load, partition
-from empirical.experiments.compare import generator_folder, make_generator, needed, store_folder
-from empirical.pipeline import many_seeds
+from empirical.config.settings import Settings
+from empirical.experiments.compare import (
+    generator_folder,
+    make_generator,
+    needed,
+    opened,
+    store_folder,
+)
+from empirical.experiments.settings import Comparison
+from empirical.pipeline.algorithm import find_slow_together
 from empirical.pipeline.synthesis import seen_by, stored_images
 from empirical.report.gallery import Gallery, gallery
 
@@ -16,9 +23,10 @@ def run_gallery(settings: Settings, out: Path, per_class: int = 1) -> Gallery:
     """The gallery of one run's folder (an arm with synthetic images of slow sources)."""
     from empirical.pipeline.run import generate, select
 
-    images = load(settings.dataset)
+    data, split = opened(settings)
+    images = data.train
     synthetic = generate(settings, out)
-    train = partition(images, settings).train
+    train = split.train
     return gallery(images, train, select(settings, out).train, synthetic, per_class)
 
 
@@ -27,9 +35,10 @@ def comparison_gallery(
 ) -> Gallery:
     """The gallery of one split and seed of a finished comparison's folder."""
     cells = comparison.cells("pool", split)
-    images = load(comparison.dataset)
-    parts = partition(images, cells[0])
-    slow = many_seeds.find_slow(images, parts, cells[0], range(comparison.seeds))[seed].train
+    data, parts = opened(cells[0])
+    images = data.train
+    seeds = [replace(cells[0], seed=own) for own in range(comparison.seeds)]
+    slow = find_slow_together(data, parts, seeds)[seed].train
     pairs = needed(cells, parts, slow, seed)
     generator = make_generator(cells[0], out)
     folder = store_folder(out, cells[0], seed)

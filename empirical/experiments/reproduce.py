@@ -19,9 +19,9 @@ import theory
 from common.files import check_writable, read_json, write_json
 from common.progress import say
 from common.provenance import sources
-from empirical.config.settings import Comparison
 from empirical.experiments.compare import check, compare
 from empirical.experiments.gallery import comparison_gallery
+from empirical.experiments.settings import Comparison
 from empirical.report.page import write_report
 from empirical.versions import versions
 from sim.verify import as_json, table, verify_with_progress

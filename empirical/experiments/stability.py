@@ -18,7 +18,7 @@ from common.locks import one_writer
 from common.plotting import BLUE, GREEN, GREY, ORANGE, RED, STYLE, canvas, line, write_figure
 from empirical.config.settings import MOST_SEEDS, Settings
 from empirical.datasets.planted import PlantedSet
-from empirical.datasets.splits import cut, open_set
+from empirical.datasets.splits import make_split, open_set
 from empirical.pipeline import run
 from empirical.runtime import HERE, Machine
 from empirical.selection import slow_sets
@@ -55,8 +55,8 @@ def stability(
     require(seeds >= 2, "seeds", seeds, "at least 2")
     for name, value in (("seeds", seeds), ("data_seeds", data_seeds)):
         require(value <= MOST_SEEDS, name, value, f"at most {MOST_SEEDS}")
-    planted = settings.dataset == "planted"
-    most = "at least 0" if planted else f"0 for {settings.dataset}"
+    planted = settings.data.dataset == "planted"
+    most = "at least 0" if planted else f"0 for {settings.data.dataset}"
     require(data_seeds == 0 or (planted and data_seeds > 0), "data_seeds", data_seeds, most)
     every = [replace(settings, seed=seed) for seed in range(seeds)]
     slow = [run.select(own, out / f"seed-{own.seed}", machine).train for own in every]
@@ -117,9 +117,9 @@ def against_truth(
     seeds; rule: what the knee's epochs would give; runs, other_data: the curves of every seed, and
     of seed 0 on the data sets of the seeds 1 to `data_seeds`; planted: the configuration.
     """
-    data = open_set(every[0], machine.data, machine.download)
+    data = open_set(every[0].data, machine.data, machine.download)
     assert isinstance(data, PlantedSet)
-    split = cut(data, every[0])
+    split = make_split(data, every[0].data)
     truth = data.train_slow[split.train]
     selected = [slow_sets.against_truth(own, truth) for own in slow]
     runs = [
@@ -129,10 +129,11 @@ def against_truth(
     other = []
     for seed in range(1, data_seeds + 1):
         config = replace(data.config, seed=seed)
-        images = open_set(every[0], machine.data, machine.download, planted=config)
+        images = open_set(every[0].data, machine.data, machine.download, planted=config)
         assert isinstance(images, PlantedSet)
         folder = out / f"data-{seed}"
-        other.append(truth_by_epoch(images, cut(images, every[0]), every[0], folder, machine))
+        split = make_split(images, every[0].data)
+        other.append(truth_by_epoch(images, split, every[0], folder, machine))
     at_rule = [{name: own[name][own["rule"] - 1] for name in selected[0]} for own in runs]
     return {
         "selected": {name: _mean([own[name] for own in selected]) for name in selected[0]},

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,22 @@ from common.files import digest, read_json, write_json
 from common.locks import one_writer
 from common.parallel import check_jobs, run_all
 from common.run_folder import open_folder
-from empirical.config.settings import OPTIMIZERS, SYNTHETIC_ARMS, Settings, Tuning
-from empirical.datasets.splits import load, n_splits, partition
-from empirical.experiments.compare import make_generator
+from empirical.config.arms import SYNTHETIC_ARMS
+from empirical.config.settings import Settings
+from empirical.config.training import OPTIMIZERS
+from empirical.datasets.base import take
+from empirical.datasets.splits import n_splits
+from empirical.experiments.compare import make_generator, opened
+from empirical.experiments.settings import Tuning
 from empirical.generation.base import Originals
 from empirical.generation.variants import generate
-from empirical.pipeline import arms, many_seeds
+from empirical.pipeline import arms
+from empirical.pipeline.algorithm import arm_pairs, final_job, find_slow_together
 from empirical.pipeline.arms import Pair
 from empirical.pipeline.memory import check_seeds
 from empirical.pipeline.synthesis import variants
+from empirical.training.batched import train_together
+from empirical.training.evaluate import evaluate
 from empirical.versions import versions
 
 # The smallest strength is near a copy. 1 is left out: it would start from pure noise, and so not be
@@ -63,11 +70,11 @@ def validation_errors(settings: Settings, seeds: int, out: Path) -> None:
 
 def _errors(settings: Settings, seeds: int, out: Path) -> list[float]:
     """Validation errors of a point on one split, one for each seed. Raises DivergenceError."""
-    images = load(settings.dataset)
-    parts = partition(images, settings)
-    several = range(seeds)
-    slow = many_seeds.find_slow(images, parts, settings, several)
-    pairs = [many_seeds.arm_pairs(parts, settings, slow[seed].train, seed) for seed in several]
+    data, parts = opened(settings)
+    images, several = data.train, range(seeds)
+    each = [replace(settings, seed=seed) for seed in several]
+    slow = find_slow_together(data, parts, each)
+    pairs = [arm_pairs(parts, each[seed], slow[seed].train) for seed in several]
     synthetic: list[dict[Pair, Tensor]] = [{} for _ in several]
     if settings.arm in SYNTHETIC_ARMS:
         generator = make_generator(settings, out)
@@ -77,10 +84,12 @@ def _errors(settings: Settings, seeds: int, out: Path) -> list[float]:
             originals = Originals(images.pixels[sources], images.labels[sources], sources)
             copies = generate(generator, originals, variants(settings, made), seed)
             synthetic[seed] = dict(zip(made, copies.flatten(0, 1), strict=True))
-    trained = many_seeds.train_arm(
-        images, parts, settings, several, pairs, synthetic, parts.validation
-    )
-    return trained.wrong.mean(axis=1).tolist()
+    jobs = [final_job(data, parts, each[seed], pairs[seed], synthetic[seed]) for seed in several]
+    scored = take(images, parts.validation)
+    return [
+        evaluate(trained.network, scored, data.mean, data.std)["error"]
+        for trained in train_together(jobs)
+    ]
 
 
 def _file(out: Path, settings: Settings) -> Path:
@@ -97,9 +106,8 @@ def tune(tuning: Tuning, out: Path, jobs: int = 2) -> dict[str, Any]:
     check_jobs(jobs)
     check_seeds("empirical tune", tuning.settings(), tuning.seeds)
     out = Path(out)
-    images = load(tuning.dataset)
-    partition(images, tuning.settings(split=tuning.first_split))
-    most = n_splits(tuning.dataset, len(images.labels), tuning.n_train) - tuning.first_split
+    data, _ = opened(tuning.settings(split=tuning.first_split))
+    most = n_splits(tuning.dataset, len(data.train.labels), tuning.n_train) - tuning.first_split
     require(
         tuning.splits <= most,
         "splits",

@@ -11,7 +11,8 @@ from torch import nn
 
 from common.errors import ParameterError
 from common.memory import require_memory
-from empirical.config.settings import SYNTHETIC_ARMS, Settings
+from empirical.config.arms import SYNTHETIC_ARMS
+from empirical.config.settings import Settings
 from empirical.datasets.base import ImageSet
 from empirical.datasets.splits import Split, for_generator
 from empirical.generation.recipe import Recipe
@@ -68,21 +69,21 @@ def run_bytes(settings: Settings, sizes: Sizes, generation_batch: int) -> dict[s
     examples, made = counts(settings, sizes.n_train)
     network = _meta(lambda: networks.make(settings.network, *shape[:2], sizes.n_classes))
     parameters, kept, widest = _sizes_of(network, shape)
-    batch = -(-settings.batch_size // settings.accumulation)
+    batch = -(-settings.training.batch_size // settings.training.accumulation)
     in_training = 4 * (2 * kept + 3 * image) * batch
     in_scoring = 4 * (2 * widest + 2 * image) * min(BATCH_SIZE, max(sizes.n_train, sizes.n_test))
     scored = 12 * sizes.n_classes * (sizes.n_train + sizes.n_test)
     found = {
         "early network": 4 * 3 * parameters + max(in_training, in_scoring) + scored,
     }
-    if made and settings.generator == "pixel":
+    if made and settings.generation.generator == "pixel":
         # a batch is of one copy of each source, or of the trajectories of some
         sources = made if settings.arm in ("syn-all", "boomerang") else made // (settings.k - 1)
         found |= _generator_bytes(settings, sizes, min(generation_batch, sources))
     bank = image * (sizes.n_train + 4 * made) + EACH_SYNTHETIC * made
     bank += EACH_EXAMPLE * examples
-    states = 2 if "adamw" in settings.optimizer else 1
-    ascent = 0 if settings.optimizer in ("sgd", "adamw") else 1
+    states = 2 if "adamw" in settings.training.optimizer else 1
+    ascent = 0 if settings.training.optimizer in ("sgd", "adamw") else 1
     # a checkpoint is written from a copy of the weights and the optimizer's state
     weights = 4 * parameters * (2 + states + ascent + 2 * (1 + states))
     found["training set"] = bank
@@ -94,7 +95,7 @@ def _generator_bytes(settings: Settings, sizes: Sizes, together: int) -> dict[st
     """Bytes to train the generator `pixel`, and to make so many images together with it."""
     from empirical.pipeline.synthesis import recipe_of  # diffusers takes seconds to import
 
-    doubled = 1 if settings.guidance == 1 else 2
+    doubled = 1 if settings.generation.guidance == 1 else 2
     return generator_bytes(recipe_of(settings, flips=False), sizes, together * doubled)
 
 
@@ -158,7 +159,7 @@ def _sizes_of(
 
 def check_split(settings: Settings, data: ImageSet, split: Split, machine: Machine) -> None:
     """`check_run` of a run on this split of a data set."""
-    pool = len(for_generator(split, settings.generator_data == "pool"))
+    pool = len(for_generator(split, settings.generation.generator_data == "pool"))
     counted = (len(split.train), len(split.test), pool)
     sizes = Sizes(*counted, data.channels, data.side, len(data.classes))
     check_run(settings, sizes, machine)
@@ -172,11 +173,13 @@ def check_run(settings: Settings, sizes: Sizes, machine: Machine) -> None:
     stages = run_bytes(settings, sizes, machine.generation_batch)
     device = torch.device(machine.device)
     examples, made = counts(settings, sizes.n_train)
+    own = settings.generation
+    network = f"{settings.network} in batches of {settings.training.batch_size}"
     described = {
-        "early network": (f"{settings.network} in batches of {settings.batch_size}", _NETWORK),
+        "early network": (network, _NETWORK),
         "generator": (
-            f"a generator of widths {' '.join(map(str, settings.generator_widths))} with tiles of "
-            f"{settings.generator_shuffle}",
+            f"a generator of widths {' '.join(map(str, own.generator_widths))} with tiles of "
+            f"{own.generator_shuffle}",
             "--generator-widths or --generator-shuffle",
         ),
         "synthetic images": (
@@ -191,7 +194,7 @@ def check_run(settings: Settings, sizes: Sizes, machine: Machine) -> None:
         ),
     }
     described["final network"] = (
-        f"{settings.network} in batches of {settings.batch_size} on {described['training set'][0]}",
+        f"{network} on {described['training set'][0]}",
         f"--k, {_NETWORK}",
     )
     for stage, needed in stages.items():
@@ -222,7 +225,7 @@ def check_seeds(command: str, settings: Settings, seeds: int) -> None:
 
 
 def _digits(settings: Settings) -> Sizes:
-    n = settings.train_images or 100
+    n = settings.data.train_images or 100
     return Sizes(n, 1797 - 500 - 197 - n, 500, 1, 8, 10)
 
 

@@ -14,9 +14,10 @@ from torch import nn
 
 from common.errors import ParameterError, require
 from common.files import read_json
-from empirical.config.settings import RUN_ARMS, SYNTHETIC_ARMS, Settings
+from empirical.config.arms import RUN_ARMS, SYNTHETIC_ARMS
+from empirical.config.settings import Settings
 from empirical.datasets import sizes
-from empirical.datasets.splits import load, partition
+from empirical.datasets.splits import make_split, open_set
 from empirical.generation.steps import grid
 from empirical.pipeline.memory import counts
 from empirical.runtime import HERE, Machine
@@ -45,8 +46,8 @@ def slow_share(settings: Settings, out: Path) -> tuple[float, str]:
     path = out / "selection.json"
     if path.exists():
         return float(read_json(path, "selection", ("slow_fraction",))["slow_fraction"]), "measured"
-    known = settings.dataset in SLOW_SHARE
-    return SLOW_SHARE.get(settings.dataset, ASSUMED), "the paper's" if known else "assumed"
+    known = settings.data.dataset in SLOW_SHARE
+    return SLOW_SHARE.get(settings.data.dataset, ASSUMED), "the paper's" if known else "assumed"
 
 
 def every_arm(
@@ -60,7 +61,7 @@ def every_arm(
     for name in RUN_ARMS:
         images, made = counts(replace(settings, arm=name), n, share)
         counted = images if settings.budget == "epochs" else n
-        steps = settings.epochs * epoch_steps(counted, settings.batch_size)
+        steps = settings.training.epochs * epoch_steps(counted, settings.training.batch_size)
         try:
             denoising = denoising_steps(replace(settings, arm=name), made, tried)
         except ParameterError:  # another arm's strength leaves no step
@@ -78,14 +79,12 @@ def denoising_steps(
     """
     copies = settings.k - 1 if settings.arm in ("tada", "syn-rand") else 1
     used = settings.arm_strengths[: max(1, copies)]
-    known, wanted = tried or {}, settings.denoising_steps
+    known, wanted = tried or {}, settings.generation.denoising_steps
+    fixed = settings.generation.fixed_steps
     if any(s not in known for s in used) and wanted is None:
         return None
-    steps = [
-        known[s] if s in known or wanted is None else grid(wanted, settings.fixed_steps, s)[1]
-        for s in used
-    ]
-    if settings.trajectory:  # all copies cost what its last one costs
+    steps = [known[s] if s in known or wanted is None else grid(wanted, fixed, s)[1] for s in used]
+    if settings.generation.trajectory:  # all copies cost what its last one costs
         return round(synthetic * steps[0] / max(1, copies))
     rounds, rest = divmod(max(1, copies), len(steps))
     return round(synthetic * (rounds * sum(steps) + sum(steps[:rest])) / max(1, copies))
@@ -114,10 +113,10 @@ def memory(settings: Settings, shape: sizes.Size, images: int) -> dict[str, int]
     with torch.device("meta"):
         network = networks.make(settings.network, shape.channels, shape.side, shape.n_classes)
     parameters = sum(p.numel() for p in network.parameters())
-    states = 2 if "adamw" in settings.optimizer else 1
-    ascent = 0 if settings.optimizer in ("sgd", "adamw") else 1
-    per_batch = -(-settings.batch_size // settings.accumulation)
-    each = activations(network, shape.channels, shape.side) * BYTES[settings.precision]
+    states = 2 if "adamw" in settings.training.optimizer else 1
+    ascent = 0 if settings.training.optimizer in ("sgd", "adamw") else 1
+    per_batch = -(-settings.training.batch_size // settings.training.accumulation)
+    each = activations(network, shape.channels, shape.side) * BYTES[settings.training.precision]
     return {
         "images": images * shape.channels * shape.side**2,
         "network and optimizer": 4 * parameters * (2 + states + ascent),
@@ -136,15 +135,15 @@ def plan(settings: Settings, out: Path, machine: Machine = HERE) -> dict[str, An
     Raises:
         ParameterError: the settings do not fit the data set, or no generator; or it does not work.
     """
-    shape = sizes.size(settings.dataset)
-    n = settings.train_images or shape.n_train
-    if settings.dataset == "digits":
-        partition(load("digits"), settings)
+    shape = sizes.size(settings.data.dataset)
+    n = settings.data.train_images or shape.n_train
+    if settings.data.dataset == "digits":
+        make_split(open_set(settings.data, machine.data), settings.data)
     else:
         most = shape.n_train
-        require(n <= most, "n_train", n, f"at most {most} for {settings.dataset}")
+        require(n <= most, "n_train", n, f"at most {most} for {settings.data.dataset}")
         allowed = f"below {most // n} with n_train = {n}"
-        require(settings.split < most // n, "split", settings.split, allowed)
+        require(settings.data.split < most // n, "split", settings.data.split, allowed)
     generator, counted = [], {}
     if settings.arm in SYNTHETIC_ARMS:
         from empirical.pipeline import synthesis  # imports every generator's library
@@ -155,7 +154,9 @@ def plan(settings: Settings, out: Path, machine: Machine = HERE) -> dict[str, An
         if tried is not None:
             generator, counted = list(tried.lines), tried.steps
         elif synthesis.is_named(settings):
-            generator = [f"{settings.generator} is not on this machine, so it was not tried"]
+            generator = [
+                f"{settings.generation.generator} is not on this machine, so it was not tried"
+            ]
     share, source = slow_share(settings, out)
     every = every_arm(settings, n, share, counted)
     own = every[settings.arm]
@@ -167,7 +168,7 @@ def plan(settings: Settings, out: Path, machine: Machine = HERE) -> dict[str, An
         "slow_share_is": source,
         "arms": {name: vars(arm) for name, arm in every.items()},
         "arm": settings.arm,
-        "forward_passes_a_step": 1 if settings.optimizer in ("sgd", "adamw") else 2,
+        "forward_passes_a_step": 1 if settings.training.optimizer in ("sgd", "adamw") else 2,
         "memory": memory(settings, shape, own.images),
         "out": str(out),
     }

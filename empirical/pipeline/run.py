@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,20 +36,20 @@ from common.locks import writing
 from common.progress import say
 from common.run_folder import open_folder, release_folder
 from common.tensors import write_tensors
-from empirical.config.settings import SLOW_ARMS, SYNTHETIC_ARMS, Settings
-from empirical.datasets.base import ImageSet
-from empirical.datasets.splits import Split, cut, open_set
-from empirical.pipeline import arms, many_seeds, memory, synthesis
+from empirical.config.arms import SLOW_ARMS, SYNTHETIC_ARMS
+from empirical.config.settings import Settings
+from empirical.datasets.base import ImageSet, take
+from empirical.datasets.splits import Split, make_split, open_set
+from empirical.pipeline import arms, memory, synthesis
+from empirical.pipeline.algorithm import arm_pairs, final_job, recipe_of
 from empirical.pipeline.arms import Pair
 from empirical.pipeline.synthesis import load_backend, seen_by, stored_images, trained_here
 from empirical.runtime import HERE, Machine
 from empirical.selection import slow_sets
-from empirical.selection.early_training import find_slow, fresh_network, take
+from empirical.selection.early_training import find_slow
 from empirical.training import evaluate, networks
-from empirical.training.batches import TrainingSet
 from empirical.training.devices import Tracked, accelerated
 from empirical.training.engine import check_company, train
-from empirical.training.recipes import final_recipe
 from empirical.versions import versions
 
 __all__ = ["Machine", "Settings", "Workplace", "generate", "run", "select"]
@@ -135,21 +135,26 @@ def free_if_diverged(out: Path, *stages: str) -> Iterator[None]:
 
 def _checked(settings: Settings, out: Path, machine: Machine, generates: bool) -> Workplace:
     """What does not exist, or does not fit, is named before anything is written."""
-    data = open_set(settings, machine.data, machine.download)
-    split = cut(data, settings)
-    size = settings.train_images or len(split.train)
-    require(settings.batch_size <= size, "batch_size", settings.batch_size, f"at most {size}")
+    data = open_set(settings.data, machine.data, machine.download)
+    split = make_split(data, settings.data)
+    size = settings.data.train_images or len(split.train)
+    require(
+        settings.training.batch_size <= size,
+        "batch_size",
+        settings.training.batch_size,
+        f"at most {size}",
+    )
     with torch.device("meta"):
         network = networks.make(settings.network, data.channels, data.side, len(data.classes))
-    if settings.selection == "cluster":
+    if settings.selection.selection == "cluster":
         labels = data.train.labels[split.train].numpy()
-        slow_sets.check_clusters(settings.clusters, labels, data.classes)
+        slow_sets.check_clusters(settings.selection.clusters, labels, data.classes)
     shape = data.train.pixels.shape[1:]
-    check_company(network, final_recipe(settings, size), size, shape, distributed.world())
+    check_company(network, recipe_of(settings, size), size, shape, distributed.world())
     if settings.arm in SYNTHETIC_ARMS:
         synthesis.check(data, split, settings)
     memory.check_split(settings, data, split, machine)
-    with accelerated(final_recipe(settings, size), machine.cpu, machine.trackers, out):
+    with accelerated(recipe_of(settings, size), machine.cpu, machine.trackers, out):
         pass  # what this machine cannot do is said now
     if generates and settings.arm in SYNTHETIC_ARMS and not (out / "selection.json").exists():
         synthesis.check_installed(settings)
@@ -157,7 +162,7 @@ def _checked(settings: Settings, out: Path, machine: Machine, generates: bool) -
         tried = synthesis.try_named(settings, *shape, machine)
         here = tried is not None or not synthesis.is_named(settings)
         allowed = "a model on this machine, or one that may be downloaded (--download)"
-        require(here, "generator", settings.generator, allowed)
+        require(here, "generator", settings.generation.generator, allowed)
     return Workplace(settings, out, data, split, machine)
 
 
@@ -186,7 +191,7 @@ def _selected(place: Workplace) -> slow_sets.Slow:
         for note in found.about["notes"]:
             say(note)
     if place.settings.arm in SLOW_ARMS and place.settings.k > 1:
-        slow_sets.check_some(slow.train, place.settings.selection)
+        slow_sets.check_some(slow.train, place.settings.selection.selection)
 
     def write() -> None:
         write_json(
@@ -212,7 +217,7 @@ def _synthetic(place: Workplace, pairs: list[Pair], repair: bool = False) -> dic
         return {}
     settings, data, machine = place.settings, place.data, place.machine
     folder = place.out / "generator"
-    if settings.generator == "pixel":
+    if settings.generation.generator == "pixel":
 
         def train_first() -> None:
             # the first looks whether it is there: a slower process might see it finished
@@ -251,32 +256,8 @@ def generate(
     repair: damaged files of the store are made again, and not only named.
     """
     with _opened(settings, Path(out), machine) as place:
-        pairs = many_seeds.arm_pairs(place.split, settings, _selected(place).train, settings.seed)
+        pairs = arm_pairs(place.split, settings, _selected(place).train)
         return _synthetic(place, arms.synthetic(pairs), repair)
-
-
-def final_set(
-    data: ImageSet, split: Split, pairs: list[Pair], synthetic: Mapping[Pair, Tensor]
-) -> TrainingSet:
-    """An arm's training set: the bank is its real images and its synthetic ones, each once."""
-    real = torch.from_numpy(split.train)
-    whole = len(real) == len(data.train.labels)
-    place = {(int(source), 0): row for row, source in enumerate(split.train)}
-    place |= {pair: len(real) + row for row, pair in enumerate(synthetic)}
-    labels = [data.train.labels[real]]
-    bank = [data.train.pixels if whole else data.train.pixels[real]]
-    if synthetic:
-        labels.append(data.train.labels[torch.tensor([source for source, _ in synthetic])])
-        bank.append(torch.stack(list(synthetic.values())))
-    return TrainingSet(
-        pixels=torch.cat(bank) if len(bank) > 1 else bank[0],
-        labels=torch.cat(labels),
-        rows=torch.tensor([place[pair] for pair in pairs]),
-        n_classes=len(data.classes),
-        mean=data.mean,
-        std=data.std,
-        flips=data.flips,
-    )
 
 
 def run(settings: Settings, out: Path, machine: Machine = HERE) -> dict[str, Any]:
@@ -306,38 +287,39 @@ def _run(place: Workplace) -> dict[str, Any]:
             say(f"{path}: finished before, used again")
         return result
     slow = _selected(place)
-    pairs = many_seeds.arm_pairs(place.split, settings, slow.train, settings.seed)
+    pairs = arm_pairs(place.split, settings, slow.train)
     synthetic = _synthetic(place, arms.synthetic(pairs))
     data, split = place.data, place.split
-    network = fresh_network(data, settings, "final")
+    job = final_job(data, split, settings, pairs, synthetic)
     trained = train(
-        network,
-        final_set(data, split, pairs, synthetic),
-        final_recipe(settings, len(split.train)),
+        job.network,
+        job.data,
+        job.recipe,
         out / "training",
         trackers=machine.trackers,
         tracked=Tracked(machine.project, run_name(settings), settings.record()),
-        advice=_lower(settings),
+        name=job.name,
+        advice=job.advice,
         **machine.options,
     )
     with place.timed("training", trained.seconds):
         pass
     test = take(data.test, split.test)
-    found = evaluate.evaluate(network, test, data.mean, data.std, torch.from_numpy(slow.test))
+    found = evaluate.evaluate(job.network, test, data.mean, data.std, torch.from_numpy(slow.test))
 
     def write() -> dict[str, Any]:
-        weights = {name: value.cpu() for name, value in network.state_dict().items()}
+        weights = {name: value.cpu() for name, value in job.network.state_dict().items()}
         write_tensors(out / NETWORK, weights)
         result = {
             "arm": settings.arm,
-            "dataset": settings.dataset,
+            "dataset": settings.data.dataset,
             "network": settings.network,
-            "optimizer": settings.optimizer,
+            "optimizer": settings.training.optimizer,
             "seed": settings.seed,
-            "split": settings.split,
+            "split": settings.data.split,
             "k": settings.k,
             "strengths": list(settings.arm_strengths),
-            "generator": settings.generator,
+            "generator": settings.generation.generator,
             "budget": settings.budget,
             "test_error": found["error"],
             "test_error_slow": found["error_slow"],
@@ -376,18 +358,17 @@ def _notes(place: Workplace) -> list[str]:
 def run_name(settings: Settings) -> str:
     """A name that tells runs of one project apart, and that a folder may have."""
     # the last folder of folder:PATH, and timm:NAME
-    names = [settings.dataset.rstrip("/").split("/")[-1], settings.network, settings.arm]
+    names = [settings.data.dataset.rstrip("/").split("/")[-1], settings.network, settings.arm]
     names += [f"k{settings.k}"] if settings.arm in SLOW_ARMS else []
     if settings.arm in SYNTHETIC_ARMS:
         names.append("strength" + "-".join(f"{own:g}" for own in settings.arm_strengths))
-    names += [settings.optimizer, settings.budget, f"split{settings.split}", f"seed{settings.seed}"]
+    names += [
+        settings.training.optimizer,
+        settings.budget,
+        f"split{settings.data.split}",
+        f"seed{settings.seed}",
+    ]
     return re.sub(r"[^\w.-]", "_", "-".join(names))[:200]
-
-
-def _lower(settings: Settings) -> str:
-    """What to lower where the final training diverges."""
-    more = "" if settings.optimizer in ("sgd", "adamw") else f" or --rho {settings.rho:g}"
-    return f"lower --lr {settings.tuned_lr:g}{more}"
 
 
 def _check_network(path: Path, result: dict[str, Any]) -> None:

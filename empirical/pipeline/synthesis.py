@@ -17,7 +17,8 @@ from common import distributed
 from common.errors import ParameterError, near, require
 from common.progress import progress
 from common.threads import one_thread
-from empirical.config.settings import SYNTHETIC_ARMS, Settings
+from empirical.config.arms import SYNTHETIC_ARMS
+from empirical.config.settings import Settings
 from empirical.datasets.base import Images, ImageSet, fingerprint
 from empirical.datasets.planted import PlantedSet
 from empirical.datasets.seen import SEEN, check_unseen, seen_digest, write_seen
@@ -56,12 +57,12 @@ def generator_data(images: Images, split: Split, settings: Settings) -> tuple[Te
     Raises:
         ParameterError: the data set has no pool.
     """
-    pool = settings.generator_data == "pool"
+    pool = settings.generation.generator_data == "pool"
     require(
         not pool or len(split.pool) > 0,
         "generator_data",
-        settings.generator_data,
-        f"train: {settings.dataset} keeps no images apart for a generator",
+        settings.generation.generator_data,
+        f"train: {settings.data.dataset} keeps no images apart for a generator",
     )
     rows = torch.from_numpy(for_generator(split, pool))
     return images.pixels[rows], images.labels[rows]
@@ -78,16 +79,16 @@ def trained_here(
     """The generator `pixel`: trained into `folder`, gone on with, or found finished."""
     pixels, labels = generator_data(data.train, split, settings)
     recipe = recipe_of(settings, data.flips)
-    seed = settings.generator_seed
+    seed = settings.generation.generator_seed
     return train_generator(pixels, labels, len(data.classes), recipe, seed, folder, name, device)
 
 
 def recipe_of(settings: Settings, flips: bool) -> Recipe:
     """How the generator `pixel` of the settings is trained. Raises ParameterError."""
     return Recipe(
-        steps=settings.generator_steps,
-        widths=settings.generator_widths,
-        shuffle=settings.generator_shuffle,
+        steps=settings.generation.generator_steps,
+        widths=settings.generation.generator_widths,
+        shuffle=settings.generation.generator_shuffle,
         flips=flips,
     )
 
@@ -100,7 +101,7 @@ def seen_by(settings: Settings, folder: Path) -> np.ndarray | None:
     Raises:
         ParameterError: a model of this project does not say.
     """
-    kind, _, model = settings.generator.partition(":")
+    kind, _, model = settings.generation.generator.partition(":")
     if kind not in ("pixel", "hub"):
         return None
     return trained_on(Path(model).expanduser() if model else folder)
@@ -112,18 +113,18 @@ def check(data: ImageSet, split: Split, settings: Settings) -> None:
     Also one that was trained on images which are scored.
     """
     check_settings(settings)
-    if ":" in settings.generator:
+    if ":" in settings.generation.generator:
         seen = seen_by(settings, Path())
-        check_unseen("generator", settings.generator, seen, data, split)
-    if settings.generator == "pixel":
+        check_unseen("generator", settings.generation.generator, seen, data, split)
+    if settings.generation.generator == "pixel":
         generator_data(data.train, split, settings)
-    elif settings.generator.startswith(("hub:", "glide")):
-        prompts(settings.prompt, data.classes)
+    elif settings.generation.generator.startswith(("hub:", "glide")):
+        prompts(settings.generation.prompt, data.classes)
 
 
 def check_settings(settings: Settings) -> None:
     """The part of `check` that needs no images."""
-    kind, _, model = settings.generator.partition(":")
+    kind, _, model = settings.generation.generator.partition(":")
     if kind == "pixel":
         _sampling(settings)
         if not model:
@@ -138,7 +139,7 @@ def check_installed(settings: Settings) -> None:
     """Refuse a generator that is not there before the early network is trained."""
     if settings.arm not in SYNTHETIC_ARMS:
         return
-    kind, _, model = settings.generator.partition(":")
+    kind, _, model = settings.generation.generator.partition(":")
     if kind == "glide":
         glide_package("model_creation")
     path = Path(model).expanduser()
@@ -147,12 +148,12 @@ def check_installed(settings: Settings) -> None:
     if kind in ("pixel", "hub") and (local or (path.parent != Path() and path.parent.is_dir())):
         around = [] if not path.parent.is_dir() else [p.name for p in path.parent.iterdir()]
         allowed = f"{kind}: and the folder of a model; there is no {path}{near(path.name, around)}"
-        require(path.is_dir(), "generator", settings.generator, allowed)
+        require(path.is_dir(), "generator", settings.generation.generator, allowed)
 
 
 def is_named(settings: Settings) -> bool:
     """Whether the generator is a model of somebody else, not one that is made here."""
-    return settings.generator.startswith(("hub:", "pixel:", "glide"))
+    return settings.generation.generator.startswith(("hub:", "pixel:", "glide"))
 
 
 @dataclass(frozen=True)
@@ -191,12 +192,14 @@ def try_named(
             backend.generate(grey, strength, [torch.Generator()])
     lines = [f"at strength {strength:g}: {n} denoising steps" for strength, n in steps.items()]
     chosen = made.chosen if isinstance(made, Hub) else ()
-    return Tried(steps, tuple(f"{settings.generator}: {line}" for line in (*lines, *chosen)))
+    return Tried(
+        steps, tuple(f"{settings.generation.generator}: {line}" for line in (*lines, *chosen))
+    )
 
 
 def _is_here(settings: Settings, machine: Machine) -> bool:
     """Whether a named generator can be read without a download."""
-    kind, _, model = settings.generator.partition(":")
+    kind, _, model = settings.generation.generator.partition(":")
     if kind == "glide":
         there = importlib.util.find_spec("glide_text2im") is not None
         return there and (machine.data / "glide" / "base.pt").is_file()
@@ -206,7 +209,7 @@ def _is_here(settings: Settings, machine: Machine) -> bool:
         return isinstance(try_to_load_from_cache(model, "model_index.json"), str)
     except ValueError as error:
         allowed = f"{kind}: and a folder or OWNER/NAME ({one_line(error)})"
-        raise ParameterError("generator", settings.generator, allowed) from error
+        raise ParameterError("generator", settings.generation.generator, allowed) from error
 
 
 def load_backend(
@@ -217,16 +220,16 @@ def load_backend(
     Raises:
         ParameterError: there is no such model, it is damaged, or it does not fit the images.
     """
-    if settings.generator == "pixel":
+    if settings.generation.generator == "pixel":
         distributed.first_does(lambda: trained_here(data, split, settings, folder, machine.device))
     return distributed.all_do(lambda: _load(data, settings, folder, machine))
 
 
 def _load(data: ImageSet, settings: Settings, folder: Path, machine: Machine) -> Backend:
-    kind, _, model = settings.generator.partition(":")
+    kind, _, model = settings.generation.generator.partition(":")
     if kind == "ideal":
         assert isinstance(data, PlantedSet)  # Settings saw to it
-        return _from_noise(settings, ideal(data, CURVES[settings.generator]))
+        return _from_noise(settings, ideal(data, CURVES[settings.generation.generator]))
     here = None if kind != "pixel" or model else folder
     made = _named(settings, machine, data.classes, data.channels, data.side, here)
     return _from_noise(settings, made)
@@ -234,7 +237,7 @@ def _load(data: ImageSet, settings: Settings, folder: Path, machine: Machine) ->
 
 def _from_noise(settings: Settings, made: Backend) -> Backend:
     """The generator, or what it makes of noise alone where the settings want that."""
-    if not settings.from_noise:
+    if not settings.generation.from_noise:
         return made
     allowed = f"off: {made.name} has nothing but images to start from"
     if not isinstance(made, HasSample):
@@ -251,7 +254,7 @@ def _named(
     folder: Path | None = None,
 ) -> Backend:
     """A generator of somebody else, or the one trained in `folder`, for such images."""
-    kind, _, model = settings.generator.partition(":")
+    kind, _, model = settings.generation.generator.partition(":")
     if kind == "hub":
         return load_hub(classes, _hub(settings, model, machine))
     if kind == "glide":
@@ -264,13 +267,13 @@ def _named(
         _sampling(settings),
         local_files_only=not machine.download,
         device=machine.device,
-        dtype=DTYPES[settings.generator_dtype] if model else torch.float32,
+        dtype=DTYPES[settings.generation.generator_dtype] if model else torch.float32,
     )
 
 
 def _said(settings: Settings) -> tuple[int, float]:
     """Denoising steps and guidance, which only a hub pipeline may be left to choose."""
-    steps, guidance = settings.denoising_steps, settings.guidance
+    steps, guidance = settings.generation.denoising_steps, settings.generation.guidance
     assert steps is not None
     assert guidance is not None
     return steps, guidance
@@ -279,9 +282,9 @@ def _said(settings: Settings) -> tuple[int, float]:
 def _sampling(settings: Settings) -> Sampling:
     steps, guidance = _said(settings)
     return Sampling(
-        scheduler=settings.sampler or "ddim",
+        scheduler=settings.generation.sampler or "ddim",
         steps=steps,
-        fixed_steps=settings.fixed_steps,
+        fixed_steps=settings.generation.fixed_steps,
         guidance=guidance,
     )
 
@@ -289,12 +292,12 @@ def _sampling(settings: Settings) -> Sampling:
 def _hub(settings: Settings, model: str, machine: Machine) -> HubSettings:
     return HubSettings(
         model=model,
-        prompt=settings.prompt,
-        guidance=settings.guidance,
-        steps=settings.denoising_steps,
-        scheduler=settings.sampler,
-        size=settings.generator_size,
-        dtype=settings.generator_dtype,
+        prompt=settings.generation.prompt,
+        guidance=settings.generation.guidance,
+        steps=settings.generation.denoising_steps,
+        scheduler=settings.generation.sampler,
+        size=settings.generation.generator_size,
+        dtype=settings.generation.generator_dtype,
         device=machine.device,
         offload=machine.offload,
         local_files_only=not machine.download,
@@ -302,15 +305,20 @@ def _hub(settings: Settings, model: str, machine: Machine) -> HubSettings:
 
 
 def _glide(settings: Settings, device: str) -> GlideSettings:
-    require(settings.sampler is None, "sampler", settings.sampler, "None: GLIDE has its own")
+    require(
+        settings.generation.sampler is None,
+        "sampler",
+        settings.generation.sampler,
+        "None: GLIDE has its own",
+    )
     steps, guidance = _said(settings)
-    return GlideSettings(settings.prompt, guidance, steps, device)
+    return GlideSettings(settings.generation.prompt, guidance, steps, device)
 
 
 def variants(settings: Settings, pairs: Iterable[Pair]) -> Variants:
     """How the copies of these pairs differ: k - 1 is the largest copy among them."""
     k = 1 + max(copy for _, copy in pairs)
-    return Variants(k, settings.arm_strengths, settings.trajectory)
+    return Variants(k, settings.arm_strengths, settings.generation.trajectory)
 
 
 def request(
@@ -351,9 +359,9 @@ def request(
         model=backend.digest,
         seed=seed,
         settings={
-            "dataset": settings.dataset,
-            "n_train": settings.train_images,
-            "split": settings.split,
+            "dataset": settings.data.dataset,
+            "n_train": settings.data.train_images,
+            "split": settings.data.split,
             "trained_on": seen_digest(seen),
             "trajectory": how.trajectory,
             **about,

@@ -20,9 +20,9 @@ from common.files import read_json, write_json
 from common.locks import one_writer
 from common.plotting import BLUE, GREEN, GREY, ORANGE, RED, STYLE, canvas, write_figure
 from common.run_folder import open_folder
-from empirical.config.settings import MOST_SEEDS, Settings
+from empirical.config.settings import MOST_SEEDS, Settings, changed
 from empirical.datasets.base import fingerprint
-from empirical.datasets.splits import cut, open_set
+from empirical.datasets.splits import make_split, open_set
 from empirical.pipeline import memory, run
 from empirical.pipeline.synthesis import trained_here
 from empirical.recommendation.probe import check_grid
@@ -62,8 +62,8 @@ def grid(
 ) -> dict[str, Any]:
     """Run every cell with so many seeds, from `settings.seed` on; returns what OUT/grid.json holds.
 
-    The cells are those of k = 1, and of `ks` with each of `settings.strengths`, if none is given
-    with `settings.strength`.
+    The cells are those of k = 1, and of `ks` with each of `strengths`, if none is given with
+    `strength`.
 
     Each cell is a run in OUT/grid/seed-S/CELL, so a stopped grid goes on. The cells of a seed share
     their slow examples and OUT/grid/seed-S/synthetic, where copy c of a source is the same at every
@@ -72,29 +72,29 @@ def grid(
     Raises:
         ParameterError: see `check_grid` and `check_ks`; or as `run`.
     """
-    strengths = settings.strengths or (settings.strength,)
+    strengths = settings.generation.strengths or (settings.generation.strength,)
     check_grid(settings, strengths)
     check_ks(ks)
     require(seeds >= 1, "seeds", seeds, "at least 1")
     require(seeds <= MOST_SEEDS, "seeds", seeds, f"at most {MOST_SEEDS}")
     require(machine.synthetic is None, "synthetic", machine.synthetic, "not given: OUT has its own")
     base = settings
-    data = open_set(settings, machine.data, machine.download)
+    data = open_set(settings.data, machine.data, machine.download)
     largest = replace(settings, k=max(ks, default=1))
-    memory.check_split(largest, data, cut(data, settings), machine)
-    if settings.generator == "pixel":
-        given = (data, cut(data, settings), settings, out / "generator", machine.device)
+    memory.check_split(largest, data, make_split(data, settings.data), machine)
+    if settings.generation.generator == "pixel":
+        given = (data, make_split(data, settings.data), settings, out / "generator", machine.device)
         distributed.start(machine.cpu)
         out.mkdir(parents=True, exist_ok=True)
         distributed.first_does(lambda: trained_here(*given))
-        base = replace(settings, generator=f"pixel:{out / 'generator'}")
+        base = changed(settings, generator=f"pixel:{out / 'generator'}")
     found: dict[Cell, list[dict[str, Any]]] = {cell: [] for cell in cells(strengths, ks)}
     for seed in range(settings.seed, settings.seed + seeds):
         folder = out / "grid" / f"seed-{seed}"
         here = replace(machine, synthetic=folder / "synthetic")
         for cell in found:
-            strength = settings.strength if cell.strength is None else cell.strength
-            own = replace(base, seed=seed, k=cell.k, strength=strength, strengths=None)
+            strength = settings.generation.strength if cell.strength is None else cell.strength
+            own = changed(base, seed=seed, k=cell.k, strength=strength, strengths=None)
             if cell.k > 1:
                 _share_selection(folder / Cell(1, None).name, folder / cell.name, own)
             found[cell].append(run.run(own, folder / cell.name, here))

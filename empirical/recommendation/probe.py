@@ -15,8 +15,8 @@ from common.errors import ParameterError, require
 from common.progress import progress
 from common.seeding import numpy_stream
 from common.threads import one_thread
-from empirical.config.settings import Settings
-from empirical.datasets.base import Images, ImageSet
+from empirical.config.settings import Settings, changed
+from empirical.datasets.base import Images, ImageSet, take
 from empirical.datasets.splits import Split
 from empirical.diagnosis.classifier import DEFAULT, Judge, halves, train_judge
 from empirical.diagnosis.evidence import fidelity
@@ -31,10 +31,10 @@ from empirical.generation.base import Backend, Originals
 from empirical.pipeline.synthesis import seen_by, stored_images
 from empirical.recommendation.rule import Kept, Pace
 from empirical.runtime import HERE, Machine
-from empirical.selection.early_training import fresh_network, take, training_set
+from empirical.selection.early_training import early_job
 from empirical.training import evaluate
 from empirical.training.engine import train
-from empirical.training.recipes import Recipe, early_recipe
+from empirical.training.recipes import Recipe
 
 DRAWS = 200
 """Resamples of the sources."""
@@ -48,12 +48,12 @@ def check_grid(settings: Settings, strengths: Sequence[float]) -> None:
     """
     require(settings.arm == "tada", "arm", settings.arm, "tada, whose strength and k are chosen")
     for name in ("trajectory", "from_noise"):
-        value = getattr(settings, name)
+        value = getattr(settings.generation, name)
         require(not value, name, value, "off: copies have noise of their own and an original")
     require(len(strengths) > 0, "strengths", "none", "at least one")
     each = len(set(strengths)) == len(strengths)
     require(each, "strengths", list(strengths), "each once")
-    replace(settings, strengths=tuple(strengths))  # refuses those that are none
+    changed(settings, strengths=tuple(strengths))  # refuses those that are none
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def probe_copies(
     order = numpy_stream("recommendation sources", settings.seed).permutation(every)
     chosen = np.sort(order[:sources])
     m = len(strengths) * copies
-    asked = replace(settings, k=m + 1, strengths=tuple(strengths))
+    asked = changed(settings, k=m + 1, strengths=tuple(strengths))
     pairs = [(int(source), copy) for source in chosen for copy in range(1, m + 1)]
     folder, batch = out / "probe", machine.generation_batch
     seen = seen_by(settings, out / "generator")
@@ -248,7 +248,7 @@ def measure_pace(
     Returns the pace and the three curves, accuracies after every epoch.
     """
     labels = data.train.labels[split.train]
-    half = halves(labels, "pace", settings.dataset, settings.split, settings.seed).numpy()
+    half = halves(labels, "pace", settings.data.dataset, settings.data.split, settings.seed).numpy()
     groups = {
         "fast": (half == 1) & ~slow,
         "slow": (half == 1) & slow,
@@ -259,16 +259,16 @@ def measure_pace(
     def evaluate(network: nn.Module) -> Mapping[str, float]:
         return {name: _accuracy(network, own, data) for name, own in images.items()}
 
-    recipe = early_recipe(settings, settings.separating_epochs)
-    smaller = min(recipe.batch_size, int((half == 0).sum()))
+    mine = replace(split, train=split.train[half == 0])
+    job = early_job(data, mine, settings, settings.selection.separating_epochs, "pace")
     trained = train(
-        fresh_network(data, settings, "pace"),
-        training_set(data, split.train[half == 0]),
-        replace(recipe, batch_size=smaller),
+        job.network,
+        job.data,
+        replace(job.recipe, batch_size=min(job.recipe.batch_size, len(mine.train))),
         folder,
         evaluate=evaluate,
         name="the training for the pace",
-        advice=f"lower --separating-lr {settings.separating_lr:g}",
+        advice=job.advice,
         show="steps of the pace",
         **machine.options,
     )

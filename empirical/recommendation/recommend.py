@@ -18,8 +18,8 @@ from common.errors import ParameterError, require
 from common.files import read_json, write_json
 from common.locks import one_writer
 from common.plotting import BLUE, GREEN, GREY, ORANGE, RED, STYLE, canvas, write_figure
-from empirical.config.settings import Settings
-from empirical.datasets.splits import cut, open_set
+from empirical.config.settings import Settings, changed
+from empirical.datasets.splits import make_split, open_set
 from empirical.diagnosis.classifier import DEFAULT
 from empirical.diagnosis.estimates import Estimate
 from empirical.pipeline import memory, run
@@ -53,7 +53,7 @@ def recommend(
     OUT is a run's folder: steps 1 and 2 and the generator are made there as `run` makes them, and
     in the end its settings are those recommended, so that `run` goes on from it with these. Every
     part is found again: copies in OUT/probe, the judge in OUT/judge, learning times in OUT/pace.
-    `settings.strengths` are tried, or STRENGTHS; strength and k of `settings` do not matter.
+    The settings' `strengths` are tried, or STRENGTHS; strength and k of `settings` do not matter.
 
     Raises:
         ParameterError: see `check_grid`, `rule.check_ks` and `probe`; or as `run.select`.
@@ -73,16 +73,16 @@ def _recommend(
     judge_epochs: int,
     machine: Machine,
 ) -> dict[str, Any]:
-    strengths = sorted(settings.strengths or STRENGTHS)
+    strengths = sorted(settings.generation.strengths or STRENGTHS)
     check_grid(settings, strengths)
     rule.check_ks(ks)
     for name, value in (("sources", sources), ("copies", copies), ("judge_epochs", judge_epochs)):
         require(value >= 1, name, value, "at least 1")
     here = _as_begun(settings, out)
-    data = open_set(here, machine.data, machine.download)
-    split = cut(data, here)
+    data = open_set(here.data, machine.data, machine.download)
+    split = make_split(data, here.data)
     check(data, split, here)
-    every_copy = replace(here, k=1 + copies * len(strengths), strengths=None)
+    every_copy = changed(here, k=1 + copies * len(strengths), strengths=None)
     memory.check_split(every_copy, data, split, machine)
     try:
         with torch.device("meta"):
@@ -137,7 +137,7 @@ def _recommend(
     begun = any((out / stage).exists() for stage in ("synthetic", "training", "result.json"))
     taken = here
     if strength is not None:
-        taken = replace(here, strength=strength, strengths=None, k=k)
+        taken = changed(here, strength=strength, strengths=None, k=k)
         other = begun and read_json(out / "settings.json", "settings") != taken.record()
         result["go_on"] = taken.command("run", out / "recommended" if other else out)
 
@@ -159,7 +159,7 @@ def _as_begun(settings: Settings, out: Path) -> Settings:
         return settings
     known = read_json(path, "settings", CHOSEN)
     strengths = tuple(known["strengths"]) or None
-    return replace(settings, strength=known["strength"], strengths=strengths, k=known["k"])
+    return changed(settings, strength=known["strength"], strengths=strengths, k=known["k"])
 
 
 def _rows(found: Probe, chosen: rule.Recommendation) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from common.plotting import BLUE, GREEN, GREY, ORANGE, RED, canvas
-from empirical.config.settings import ARMS
+from empirical.config.arms import ARMS
 from empirical.report.gallery import Gallery
 
 VERDICT_COLOURS = {"agrees": GREEN, "disagrees": RED, "undecided at this scale": GREY}

@@ -12,7 +12,7 @@ from torch import nn
 
 from common.seeding import seed_for
 from empirical.config.settings import Settings
-from empirical.datasets.base import Images, ImageSet
+from empirical.datasets.base import Images, ImageSet, take
 from empirical.datasets.planted import PlantedSet
 from empirical.datasets.splits import Split
 from empirical.runtime import HERE, Machine
@@ -20,7 +20,7 @@ from empirical.selection import slow_sets
 from empirical.selection.slow_sets import Slow
 from empirical.training import networks
 from empirical.training.batches import TrainingSet
-from empirical.training.engine import Evaluate, Trained, train
+from empirical.training.engine import Evaluate, Job, Trained, train
 from empirical.training.evaluate import outputs as outputs_of
 from empirical.training.recipes import early_recipe
 
@@ -53,8 +53,26 @@ def training_set(data: ImageSet, rows: np.ndarray) -> TrainingSet:
 
 def fresh_network(data: ImageSet, settings: Settings, purpose: str) -> nn.Module:
     """An untrained network of a run; its weights depend on purpose, data set, split and seed."""
-    key = (f"{purpose} network", settings.dataset, settings.split, settings.seed)
+    key = (f"{purpose} network", settings.data.dataset, settings.data.split, settings.seed)
     return networks.build(settings.network, data.channels, data.side, len(data.classes), key)
+
+
+def early_job(
+    data: ImageSet, split: Split, settings: Settings, epochs: int, purpose: str = "early"
+) -> Job:
+    """The early network's training for so many epochs; those of fewer epochs lie on its way.
+
+    purpose: keys the network's weights.
+    """
+    key = ("early", settings.data.dataset, settings.data.split, settings.seed)
+    lr = settings.selection.separating_lr
+    return Job(
+        fresh_network(data, settings, purpose),
+        training_set(data, split.train),
+        early_recipe(settings.training, epochs, lr, seed_for(*key)),
+        "the early training",
+        f"lower --separating-lr {lr:g}",
+    )
 
 
 def find_slow(
@@ -64,18 +82,26 @@ def find_slow(
     folder: Path | None = None,
     machine: Machine = HERE,
 ) -> Found:
-    """Train to the separating epoch with plain SGD, for every optimizer, and select.
+    """Steps 1 and 2: train to the separating epoch with plain SGD, for every optimizer, and select.
 
-    Test images are slow if they lie nearest to a slow cluster of their class (selection cluster),
-    above the loss of the last one taken (loss), or are misclassified; for reporting only. folder:
-    for checkpoints.
+    folder: for checkpoints.
     """
-    epoch = settings.separating_epoch
+    epoch = settings.selection.separating_epoch
     if epoch == 0:
         place = None if folder is None else folder / "rule"
-        looked = _early(data, split, settings, settings.separating_epochs, place, machine)
+        most = settings.selection.separating_epochs
+        looked = _train(early_job(data, split, settings, most), place, machine)
         epoch = _by_rule(data, looked)
-    trained = _early(data, split, settings, epoch, folder, machine)
+    trained = _train(early_job(data, split, settings, epoch), folder, machine)
+    return select(trained, data, split, settings)
+
+
+def select(trained: Trained, data: ImageSet, split: Split, settings: Settings) -> Found:
+    """Step 2: the slow images, by what an early network says of them.
+
+    Test images are slow if they lie nearest to a slow cluster of their class (selection cluster),
+    above the loss of the last one taken (loss), or are misclassified; for reporting only.
+    """
     on_train, on_test = _outputs(trained.network, data, split, settings)
     slow = _select(on_train, on_test, data, settings)
     about: dict[str, Any] = {"early_error": trained.history[-1]["error"]}
@@ -91,7 +117,7 @@ def find_slow(
     if isinstance(data, PlantedSet):
         about["train"] = slow_sets.against_truth(slow.train, data.train_slow[split.train])
         about["test"] = slow_sets.against_truth(slow.test, data.test_slow[split.test])
-    return Found(slow, epoch, about)
+    return Found(slow, len(trained.history), about)
 
 
 def truth_by_epoch(
@@ -117,7 +143,8 @@ def truth_by_epoch(
         errors = {"error_fast": wrong[~truth].mean(), "error_slow": wrong[truth].mean()}
         return slow_sets.against_truth(slow, truth) | {k: float(v) for k, v in errors.items()}
 
-    trained = _early(data, split, settings, settings.separating_epochs, folder, machine, evaluate)
+    job = early_job(data, split, settings, settings.selection.separating_epochs)
+    trained = _train(job, folder, machine, evaluate)
     found: dict[str, Any] = {
         name: [epoch["evaluation"][name] for epoch in trained.history]
         for name in ("precision", "recall", "error_fast", "error_slow")
@@ -126,24 +153,17 @@ def truth_by_epoch(
     return found | {"rule": _by_rule(data, trained)}
 
 
-def _early(
-    data: ImageSet,
-    split: Split,
-    settings: Settings,
-    epochs: int,
-    folder: Path | None,
-    machine: Machine,
-    evaluate: Evaluate | None = None,
+def _train(
+    job: Job, folder: Path | None, machine: Machine, evaluate: Evaluate | None = None
 ) -> Trained:
-    """The early network after so many epochs; those of fewer epochs lie on its way."""
     return train(
-        fresh_network(data, settings, "early"),
-        training_set(data, split.train),
-        early_recipe(settings, epochs),
+        job.network,
+        job.data,
+        job.recipe,
         folder,
         evaluate=evaluate,
-        name="the early training",
-        advice=f"lower --separating-lr {settings.separating_lr:g}",
+        name=job.name,
+        advice=job.advice,
         show="early steps",
         **machine.options,
     )
@@ -159,7 +179,7 @@ def _outputs(
 ) -> tuple[Outputs, Outputs]:
     """What an early network says of training and of test images."""
     on_train, on_test = (
-        Outputs.of(network, own, data, settings.outputs)
+        Outputs.of(network, own, data, settings.selection.outputs)
         for own in (take(data.train, split.train), take(data.test, split.test))
     )
     return on_train, on_test
@@ -167,28 +187,28 @@ def _outputs(
 
 def _select(on_train: Outputs, on_test: Outputs, data: ImageSet, settings: Settings) -> Slow:
     """The slow images by what an early network says of them."""
-    seed = seed_for("clusters", settings.dataset, settings.split, settings.seed)
+    seed = seed_for("clusters", settings.data.dataset, settings.data.split, settings.seed)
     n_classes = len(data.classes)
-    if settings.selection == "cluster":
+    if settings.selection.selection == "cluster":
         clusters = slow_sets.cluster(
             on_train.clustered,
             on_train.losses,
             on_train.labels,
             n_classes,
             seed,
-            settings.clusters,
+            settings.selection.clusters,
         )
         return Slow(clusters.slow, slow_sets.assign(clusters, on_test.clustered, on_test.labels))
     slow = slow_sets.select(
-        settings.selection,
+        settings.selection.selection,
         on_train.clustered,
         on_train.logits,
         on_train.labels,
         n_classes,
         seed,
-        settings.theta,
+        settings.selection.theta,
     )
-    if settings.selection == "loss":
+    if settings.selection.selection == "loss":
         slow_test = on_test.losses >= on_train.losses[slow].min(initial=np.inf)
     else:
         slow_test = on_test.logits.argmax(axis=1) != on_test.labels
@@ -216,11 +236,3 @@ class Outputs:
         }[kind]()
         labels = images.labels.numpy()
         return Outputs(logits, clustered, slow_sets.cross_entropy(logits, labels), labels)
-
-
-def take(images: Images, rows: np.ndarray) -> Images:
-    """Some images of a set; the set itself where these are all."""
-    if np.array_equal(rows, np.arange(len(images.labels))):
-        return images
-    index = torch.from_numpy(rows)
-    return Images(images.pixels[index], images.labels[index], images.classes)

@@ -1,7 +1,7 @@
 """Training of a network on images, on whatever devices there are.
 
     network = networks.build("resnet18", 3, 32, 10, key=("network", seed))
-    trained = train(network, data, Recipe(epochs=200, sharpness="sam"), Path("runs/one/training"))
+    trained = train(network, data, Recipe(epochs=200, optimizer="sam"), Path("runs/one/training"))
     print(trained.history[-1]["loss"])
 
 The images live on the device, and whole batches are augmented there: no worker processes. On
@@ -58,6 +58,21 @@ from empirical.training.sam import gradient
 Evaluate = Callable[[nn.Module], Mapping[str, Any]]
 CHECKPOINT_EVERY = 60.0
 """Seconds between checkpoints."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training that is yet to be done: by `train`, or several at once by `batched`.
+
+    network: with its initial parameters; name: what a message calls the training; advice: what to
+    do if it diverges.
+    """
+
+    network: nn.Module
+    data: TrainingSet
+    recipe: Recipe
+    name: str = "the training"
+    advice: str = "lower its learning rate"
 
 
 @dataclass(frozen=True)
@@ -133,7 +148,7 @@ def train(
         if trackers:
             start_trackers(accelerator, recipe, tracked)
         writes = folder if accelerator.is_main_process else None
-        watch = Watch(name, advice or f"lower its learning rate, {recipe.lr:g}")
+        watch = Watch(name, advice or f"lower its learning rate, {recipe.base_lr:g}")
         stack.enter_context(_nothing_kept(writes))
         advance: Callable[[], None] = lambda: None  # noqa: E731
         if show and accelerator.is_main_process:
@@ -362,13 +377,13 @@ class _Loss:
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    if recipe.optimizer == "adamw":
+    if recipe.base_optimizer == "adamw":
         return torch.optim.AdamW(
-            network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay
+            network.parameters(), lr=recipe.base_lr, weight_decay=recipe.weight_decay
         )
     return torch.optim.SGD(
         network.parameters(),
-        lr=recipe.lr,
+        lr=recipe.base_lr,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
     )

@@ -194,14 +194,6 @@ def build(
         return make(name, channels, side, n_classes)
 
 
-def initial(
-    name: str, channels: int, side: int, n_classes: int, key: tuple[str | int, ...]
-) -> dict[str, Tensor]:
-    """Fresh parameters from the random stream of `key`."""
-    network = build(name, channels, side, n_classes, key)
-    return {name: value.detach() for name, value in network.named_parameters()}
-
-
 def penultimate(network: nn.Module, x: Tensor) -> Tensor:
     """What the last linear layer of a network made here is given, (n, d), for x of (n, C, H, W).
 

@@ -34,7 +34,7 @@ def test_ratios_are_taken_inside_rounds(monkeypatch: pytest.MonkeyPatch) -> None
         return run
 
     def train(network: object, data: object, recipe: object, **_: object) -> Trained:
-        sam = getattr(recipe, "sharpness") == "sam"  # noqa: B009
+        sam = getattr(recipe, "optimizer") == "sam"  # noqa: B009
         return Trained(network, 0, SMALL.steps * rounds[0] * (4.0 if sam else 2.0), [])  # pyright: ignore
 
     monkeypatch.setattr(training, "bare", bare)

@@ -15,9 +15,10 @@ from PIL import Image
 from pyarrow import parquet
 
 from empirical.__main__ import main
-from empirical.config.settings import Settings
+from empirical.config.presets import DIGITS
+from empirical.config.settings import Settings, changed
 from empirical.datasets.base import Images
-from empirical.datasets.splits import load
+from empirical.datasets.digits import whole
 from empirical.pipeline.run import run
 
 TINY: dict[str, Any] = {
@@ -34,13 +35,13 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def digits() -> Images:
-    return load("digits")
+    return whole().train
 
 
 @pytest.fixture(scope="session")
 def tiny() -> Callable[..., Settings]:
     """Settings of a run of about a second."""
-    return lambda **values: Settings(**(TINY | values))
+    return lambda **values: changed(DIGITS, **(TINY | values))
 
 
 @pytest.fixture(scope="session")

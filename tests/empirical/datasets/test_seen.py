@@ -16,15 +16,16 @@ import torch
 from PIL import Image
 
 from common.errors import ParameterError
-from empirical.config.settings import Settings
+from empirical.config.presets import DIGITS
+from empirical.config.settings import changed
 from empirical.datasets import seen
 from empirical.datasets.base import to_levels
+from empirical.datasets.digits import whole
 from empirical.datasets.planted import PlantedConfig
 from empirical.datasets.seen import check_unseen, image_digests, read_seen, write_seen
-from empirical.datasets.splits import cut, for_generator, load, open_set
+from empirical.datasets.splits import for_generator, make_split, open_set
 from empirical.generation.recipe import Recipe
 from empirical.generation.train import _Training, train_generator
-from empirical.pipeline import many_seeds
 from empirical.training import batched, evaluate
 from empirical.training.engine import Loop
 
@@ -52,8 +53,8 @@ class Witness:
 def witness(monkeypatch: pytest.MonkeyPatch) -> Witness:
     """Sees every training of the project, whatever command begins it, and every reported score."""
     found = Witness()
-    begin, steps, generator = Loop.__init__, batched.train, _Training.run
-    arm, score = many_seeds.train_arm, evaluate.evaluate
+    begin, steps, generator = Loop.__init__, batched.train_stacked, _Training.run
+    score = evaluate.evaluate
 
     def loop(self: Loop, network: Any, data: Any, *rest: Any) -> None:
         found.trains("engine", data.pixels[data.rows])
@@ -69,21 +70,19 @@ def witness(monkeypatch: pytest.MonkeyPatch) -> Witness:
         found.trains("generator", pixels)
         generator(self, pixels, *rest)
 
-    def scored_arm(images: Any, split: Any, *rest: Any) -> Any:
-        found.scores(images.pixels[rest[4]])
-        return arm(images, split, *rest)
-
     def evaluated(network: Any, images: Any, *rest: Any, **named: Any) -> Any:
         caller = sys._getframe(1).f_globals["__name__"]
-        if caller == "empirical.pipeline.run":  # the judge's are no result
+        reports = ("pipeline.run", "experiments.compare", "experiments.tune")
+        if caller.removeprefix("empirical.") in reports:  # the judge's are no result
             found.scores(images.pixels)
         return score(network, images, *rest, **named)
 
     monkeypatch.setattr(Loop, "__init__", loop)
-    monkeypatch.setattr(batched, "train", stacked)
+    monkeypatch.setattr(batched, "train_stacked", stacked)
     monkeypatch.setattr(_Training, "run", diffusion)
-    monkeypatch.setattr(many_seeds, "train_arm", scored_arm)
     monkeypatch.setattr(evaluate, "evaluate", evaluated)
+    for name in ("compare", "tune"):
+        monkeypatch.setattr(f"empirical.experiments.{name}.evaluate", evaluated)
     for name in ("compare", "tune"):  # whose other processes would see nothing of this
         monkeypatch.setattr(f"empirical.experiments.{name}.run_all", _here)
     return found
@@ -176,7 +175,7 @@ def test_another_split_of_digits_is_its_own(
 def test_tuning_scores_validation_images_that_nothing_is_trained_on(
     witness: Witness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from empirical.config.settings import Tuning
+    from empirical.experiments.settings import Tuning
     from empirical.experiments.tune import tune
 
     for name, grid in (("LRS", (0.05,)), ("EPOCHS", (1,)), ("RHOS", (0.1,))):
@@ -196,7 +195,7 @@ RECIPE = Recipe(steps=1, batch_size=2, widths=(8, 8))
 
 
 def model_of(rows: np.ndarray, folder: Path) -> Path:
-    digits = load("digits")
+    digits = whole().train
     index = torch.from_numpy(rows)
     train_generator(digits.pixels[index], digits.labels[index], 10, RECIPE, 0, folder)
     return folder
@@ -211,7 +210,7 @@ def test_a_model_of_test_images_is_refused(
     words: list[str], command: Command, tmp_path: Path
 ) -> None:
     """As train-generator made them when it cut the digits in a way of its own."""
-    split = cut(open_set(Settings(), tmp_path), Settings())
+    split = make_split(open_set(DIGITS.data, tmp_path), DIGITS.data)
     model = model_of(np.concatenate([split.pool[:20], split.test[:7]]), tmp_path / "model")
     out = tmp_path / "run"
     flags = ["--dataset", "digits", "--generator", f"pixel:{model}", "--out", out]
@@ -229,8 +228,8 @@ def test_a_model_of_test_images_is_refused(
 def test_a_model_of_another_splits_training_images_is_refused(
     command: Command, tmp_path: Path
 ) -> None:
-    data = open_set(Settings(), tmp_path)
-    model = model_of(cut(data, Settings(split=1)).train, tmp_path / "model")
+    data = open_set(DIGITS.data, tmp_path)
+    model = model_of(make_split(data, changed(DIGITS, split=1).data).train, tmp_path / "model")
     words = [*SMALL, "--generator", f"pixel:{model}", "--out", tmp_path / "run"]
     code, _, err = command("generate", *words)
     assert (code, "100 of these" in err) == (2, True)
@@ -246,7 +245,7 @@ def test_a_model_of_another_splits_training_images_is_refused(
 def test_a_model_that_does_not_say_what_it_saw_is_refused(
     damage: str, command: Command, tmp_path: Path
 ) -> None:
-    split = cut(open_set(Settings(), tmp_path), Settings())
+    split = make_split(open_set(DIGITS.data, tmp_path), DIGITS.data)
     model = model_of(split.pool[:20], tmp_path / "model")
     path = model / seen.SEEN
     if damage == "missing":
@@ -271,8 +270,8 @@ def test_a_store_of_test_images_is_refused(command: Command, tmp_path: Path) -> 
     assert command("generate", *flags)[0] == 0
     store = out / "synthetic"
     assert command("diagnose", "store", store, "--epochs", 1, "--cpu")[0] == 0
-    digits = open_set(Settings(), tmp_path)
-    scored = digits.test.pixels[cut(digits, Settings()).test[:5]]
+    digits = open_set(DIGITS.data, tmp_path)
+    scored = digits.test.pixels[make_split(digits, DIGITS.data).test[:5]]
     about = json.loads((store / "store.json").read_text())
     made_with = image_digests(scored)
     write_seen(store, made_with)
@@ -280,15 +279,15 @@ def test_a_store_of_test_images_is_refused(command: Command, tmp_path: Path) -> 
     assert (code, len(err.splitlines())) == (2, 1)
     assert about["trained_on"] != seen.seen_digest(read_seen(store))
     with pytest.raises(ParameterError, match=r"synthetic = .*trained on 5 of these 1197 of digits"):
-        check_unseen("synthetic", store, made_with, digits, cut(digits, Settings()))
+        check_unseen("synthetic", store, made_with, digits, make_split(digits, DIGITS.data))
 
 
 def test_an_image_that_stands_in_both_parts_does_not_count(tmp_path: Path) -> None:
     """As some of CIFAR's do: having seen the training image is no fault."""
     from dataclasses import replace
 
-    data = open_set(Settings(), tmp_path)
-    split = cut(data, Settings())
+    data = open_set(DIGITS.data, tmp_path)
+    split = make_split(data, DIGITS.data)
     twice = data.test.pixels.clone()
     twice[split.test[0]] = data.train.pixels[split.pool[0]]
     doubled = replace(data, test=replace(data.test, pixels=twice))

@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import ParameterError
-from empirical.config.settings import Settings
+from empirical.config.presets import DIGITS
+from empirical.config.settings import Settings, changed
 from empirical.datasets.base import Images, to_float, to_levels
-from empirical.datasets.splits import n_splits, partition, stratified_order
+from empirical.datasets.digits import whole
+from empirical.datasets.splits import make_split, n_splits, stratified_order
 
 
 def test_digits_are_uint8_images_over_the_whole_range(digits: Images) -> None:
@@ -28,7 +30,7 @@ def test_digits_are_uint8_images_over_the_whole_range(digits: Images) -> None:
 @pytest.mark.parametrize("n_train", [100, 137, 300])
 def test_partition_is_disjoint_and_whole(digits: Images, n_train: int) -> None:
     splits = [
-        partition(digits, Settings(n_train=n_train, split=split))
+        make_split(whole(), changed(DIGITS, n_train=n_train, split=split).data)
         for split in range(n_splits("digits", 1797, n_train))
     ]
     for split in splits:
@@ -44,7 +46,7 @@ def test_partition_is_disjoint_and_whole(digits: Images, n_train: int) -> None:
 def test_every_part_is_stratified(digits: Images) -> None:
     shares = np.bincount(digits.labels) / 1797
     for number in range(11):
-        split = partition(digits, Settings(split=number))
+        split = make_split(whole(), changed(DIGITS, split=number).data)
         for part in (split.train, split.validation, split.pool):
             counts = np.bincount(digits.labels[part], minlength=10)
             assert np.abs(counts - shares * len(part)).max() < 2
@@ -71,7 +73,7 @@ def test_sizes_that_do_not_fit_are_refused(
     digits: Images, values: dict[str, int], message: str, tiny: Callable[..., Settings]
 ) -> None:
     with pytest.raises(ParameterError) as error:
-        partition(digits, tiny(**values))
+        make_split(whole(), tiny(**values).data)
     assert str(error.value) == message
 
 

@@ -16,8 +16,8 @@ from common.errors import ParameterError
 from empirical.__main__ import main
 from empirical.commands.diagnosis import table
 from empirical.datasets.base import fingerprint
+from empirical.datasets.digits import whole
 from empirical.datasets.planted import PlantedSet
-from empirical.datasets.splits import load
 from empirical.diagnosis import distances
 from empirical.diagnosis.classifier import Judge
 from empirical.diagnosis.faithfulness import Faithfulness
@@ -33,7 +33,7 @@ SOURCES = range(0, 1797, 20)
 
 def make(batch: Sequence[Wanted]) -> torch.Tensor:
     """A digit plus noise that grows with strength."""
-    pixels = load("digits").pixels
+    pixels = whole().train.pixels
     made = []
     for own in batch:
         stream = noise_stream("test", own.source, own.copy, own.strength, 0)
@@ -43,7 +43,7 @@ def make(batch: Sequence[Wanted]) -> torch.Tensor:
 
 
 def store(folder: Path, strengths: tuple[float, ...], copies: int, **changes: Any) -> Path:
-    digits = load("digits")
+    digits = whole().train
     wanted = tuple(
         Wanted(source, copy, strength, int(digits.labels[source]), 1)
         for source in SOURCES

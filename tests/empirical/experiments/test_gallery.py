@@ -10,13 +10,14 @@ import torch
 
 from empirical.config.settings import Settings
 from empirical.datasets.base import Images
-from empirical.datasets.splits import partition
+from empirical.datasets.digits import whole
+from empirical.datasets.splits import make_split
 from empirical.experiments.gallery import run_gallery
 from empirical.report.gallery import gallery
 
 
 def test_columns_belong_together(digits: Images, tiny: Callable[..., Settings]) -> None:
-    train = partition(digits, tiny()).train
+    train = make_split(whole(), tiny().data).train
     labels = digits.labels.numpy()[train]
     slow = np.arange(100) % 3 == 0
     slow[labels == 7] = False  # a class without slow examples has no column

@@ -11,9 +11,9 @@ import pytest
 
 from common.errors import ParameterError
 from empirical.__main__ import main
-from empirical.config.settings import Comparison
 from empirical.experiments import reproduce as module
 from empirical.experiments.reproduce import all_claims_pass, reproduce
+from empirical.experiments.settings import Comparison
 from sim.verify import verify_with_progress
 from theory import amplification
 

@@ -9,7 +9,7 @@ import functools
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from empirical.config import presets
+from empirical.config.settings import changed
 from empirical.datasets.planted import PlantedConfig, is_slow
 from empirical.experiments.stability import LEVEL, stability
 from empirical.pipeline.run import SELECTION_DEPENDS_ON
@@ -44,7 +45,7 @@ def planted_with(beta_slow: float) -> Iterator[None]:
 def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     """What is found where features differ much, and the folder that holds it."""
     out = tmp_path_factory.mktemp("found") / "stability"
-    settings = replace(presets.base("planted-small", None), **SMALLER)
+    settings = changed(presets.base("planted-small", None), **SMALLER)
     with planted_with(beta_slow=0.02):
         return stability(settings, out, seeds=2, data_seeds=1), out
 

@@ -8,9 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from empirical.config.settings import Comparison, Settings, Tuning
-from empirical.datasets.splits import Split, load, partition
+from empirical.config.presets import DIGITS
+from empirical.config.settings import Settings, changed
+from empirical.datasets.base import ImageSet
+from empirical.datasets.digits import whole
+from empirical.datasets.splits import Split, make_split
 from empirical.experiments import tune as module
+from empirical.experiments.settings import Comparison, Tuning
 from empirical.experiments.tune import tune
 
 CHOSEN = Path(__file__).parents[3] / "results" / "digits" / "tune.json"
@@ -18,16 +22,20 @@ CHOSEN = Path(__file__).parents[3] / "results" / "digits" / "tune.json"
 
 def test_defaults_are_what_was_chosen() -> None:
     chosen = json.loads(CHOSEN.read_text(encoding="utf-8"))["chosen"]
-    sgd, sam, comparison = Settings(optimizer="sgd"), Settings(optimizer="sam"), Comparison()
+    sgd, sam, comparison = (
+        changed(DIGITS, optimizer="sgd"),
+        changed(DIGITS, optimizer="sam"),
+        Comparison(),
+    )
     assert chosen == {
-        "lr_sgd": sgd.tuned_lr,
-        "epochs": sgd.epochs,
-        "lr_sam": sam.tuned_lr,
-        "rho": sam.rho,
-        "strength": sgd.strength,
-        "guidance": sgd.guidance,
+        "lr_sgd": sgd.training.base_lr,
+        "epochs": sgd.training.epochs,
+        "lr_sam": sam.training.base_lr,
+        "rho": sam.training.rho,
+        "strength": sgd.generation.strength,
+        "guidance": sgd.generation.guidance,
     }
-    assert sgd.separating_lr == chosen["lr_sgd"]
+    assert sgd.selection.separating_lr == chosen["lr_sgd"]
     assert (comparison.epochs, comparison.strength, comparison.guidance) == (
         *(chosen["epochs"], chosen["strength"], chosen["guidance"]),
     )
@@ -52,11 +60,12 @@ def test_a_tiny_tuning_sees_no_test_image(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "STRENGTHS", (0.5,))
     monkeypatch.setattr(module, "GUIDANCES", (1.0,))
 
-    def without_labels(images: object, settings: Settings) -> Split:
-        split = partition(load("digits"), settings)
-        return Split(split.train, split.validation, split.test[:0], split.pool)
+    def without_tests(settings: Settings) -> tuple[ImageSet, Split]:
+        split = make_split(whole(), settings.data)
+        few = Split(split.train, split.validation, split.test[:1], split.pool)
+        return whole(), few
 
-    monkeypatch.setattr(module, "partition", without_labels)
+    monkeypatch.setattr(module, "opened", without_tests)
     tuning = Tuning(splits=1, seeds=2, generator_steps=1)
     result = tune(tuning, tmp_path / "tune", jobs=1)
     for points in result["grids"].values():
@@ -67,10 +76,10 @@ def test_a_tiny_tuning_sees_no_test_image(tmp_path: Path, monkeypatch: pytest.Mo
     assert (result["chosen"]["lr_sgd"], result["chosen"]["epochs"]) == (best["lr"], best["epochs"])
     assert len(list((tmp_path / "tune" / "points").iterdir())) == 4 + 2 + 2
 
-    monkeypatch.delattr(module.many_seeds, "train_arm")  # nothing is run again
+    monkeypatch.delattr(module, "train_together")  # nothing is run again
     assert tune(tuning, tmp_path / "tune", jobs=1) == result
 
 
 def test_validation_images_are_in_no_other_part() -> None:
-    split = partition(load("digits"), Settings(split=8))
+    split = make_split(whole(), changed(DIGITS, split=8).data)
     assert not np.intersect1d(split.validation, np.concatenate([split.train, split.test])).size

@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import DDPMPipeline
 
-from common import run_folder
+from common import tensors
 from common.errors import ParameterError
 from empirical.datasets.base import Images
 from empirical.generation import train as module
@@ -78,9 +78,9 @@ def test_killed_while_a_file_is_written(
             raise KeyboardInterrupt
         return original(path, raw)
 
-    files_save, original = run_folder.save, Path.write_bytes
+    files_save, original = tensors.save, Path.write_bytes
     with monkeypatch.context() as patch:
-        patch.setattr(run_folder, "save", half)
+        patch.setattr(tensors, "save", half)
         patch.setattr(Path, "write_bytes", write_bytes)
         with pytest.raises(KeyboardInterrupt):
             train(digits, tmp_path / "two")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from empirical.config.settings import ARMS
+from empirical.config.arms import ARMS
 from empirical.pipeline.arms import synthetic, training_set
 
 SOURCES = np.arange(10, 60)

@@ -12,13 +12,16 @@ import torch
 
 from common.divergence import DivergenceError
 from common.errors import ParameterError
-from empirical.config.settings import Settings
-from empirical.datasets.splits import cut, load, open_set, partition
+from empirical.config.presets import DIGITS
+from empirical.config.settings import Settings, changed
+from empirical.datasets.digits import whole
+from empirical.datasets.splits import make_split, open_set
 from empirical.diagnosis.classifier import DEFAULT, train_judge
-from empirical.pipeline import many_seeds
+from empirical.pipeline.algorithm import final_job, find_slow_together
 from empirical.pipeline.run import run
 from empirical.runtime import Machine
 from empirical.selection import slow_sets
+from empirical.training.batched import train_together
 
 Command = Callable[..., tuple[int, str, str]]
 Tiny = Callable[..., Settings]
@@ -38,7 +41,7 @@ def test_a_final_training_that_diverges_and_a_better_one_in_its_folder(
     flags = ["--arm", "original", "--optimizer", optimizer, *tiny_flags]
     for _ in range(2):
         result = command("run", *flags, "--lr", 1e30, "--out", tmp_path / "run")
-        one_line(result, "training diverged at step ")
+        one_line(result, "the training of original with ")
         more = " or --rho 0.2" if optimizer == "sam" else ""
         assert result[2].rstrip().endswith(f": lower --lr 1e+30{more}")
     kept = {path.name for path in (tmp_path / "run").iterdir()}
@@ -75,7 +78,7 @@ def test_a_generator_that_diverges(command: Command, tmp_path: Path) -> None:
 def test_a_judge_that_diverges(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    data = open_set(Settings(), tmp_path)
+    data = open_set(DIGITS.data, tmp_path)
     with pytest.raises(DivergenceError, match=r"judge 1 of 2 diverged at step .*another network"):
         train_judge(data, "conv4", replace(DEFAULT, lr=1e30), tmp_path, Machine(cpu=True))
     assert not list(tmp_path.rglob("checkpoint-*"))
@@ -83,25 +86,26 @@ def test_a_judge_that_diverges(tmp_path: Path) -> None:
 
 def test_one_of_several_networks_that_diverges(tiny: Tiny) -> None:
     """The others are well; the message says which it is."""
-    digits = load("digits")
-    settings = tiny(arm="original", lr=1e30)
-    split = partition(digits, settings)
-    pairs = [[(int(source), 0) for source in split.train]] * 2
+    digits, settings = whole(), tiny(arm="original", lr=1e30)
+    split = make_split(digits, settings.data)
+    pairs = [(int(source), 0) for source in split.train]
+    jobs = [final_job(digits, split, changed(settings, seed=seed), pairs, {}) for seed in (0, 1)]
     with pytest.raises(DivergenceError) as error:
-        many_seeds.train_arm(digits, split, settings, [0, 1], pairs, [{}, {}], split.test)
+        train_together(jobs)
     said = str(error.value)
     assert said.startswith("the training of original with sgd (network ")
     assert said.endswith(" of 2) diverged at step " + said.split(" step ")[1])
-    assert said.endswith("lower its learning rate, 1e+30")
+    assert said.endswith("lower --lr 1e+30")
+    seeds = [tiny(separating_lr=1e30, seed=seed) for seed in (0, 1)]
     with pytest.raises(DivergenceError, match=r"the early training \(network 1 of 2\)"):
-        many_seeds.find_slow(digits, split, tiny(separating_lr=1e30), [0, 1])
+        find_slow_together(digits, split, seeds)
 
 
 def test_a_point_of_the_tuning_that_diverges_is_the_worst(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from empirical.config.settings import Tuning
     from empirical.experiments import tune
+    from empirical.experiments.settings import Tuning
 
     for name, grid in (("LRS", (1e30, 0.05)), ("EPOCHS", (1,)), ("RHOS", (0.1,))):
         monkeypatch.setattr(tune, name, grid)
@@ -169,8 +173,8 @@ def test_no_slow_example_is_no_fault_of_arms_without_them(command: Command, tmp_
 def test_more_clusters_than_examples_of_a_class_are_refused(
     command: Command, tmp_path: Path
 ) -> None:
-    split = cut(open_set(Settings(), tmp_path), Settings())
-    least = int(torch.bincount(load("digits").labels[split.train]).min())
+    split = make_split(open_set(DIGITS.data, tmp_path), DIGITS.data)
+    least = int(torch.bincount(whole().train.labels[split.train]).min())
     out = tmp_path / "run"
     result = command("run", "--clusters", least + 1, "--out", out)
     one_line(result, f"clusters = {least + 1}: must be at most {least}, the training images of ")
@@ -190,7 +194,7 @@ def test_a_list_without_values_is_refused(
     assert err.startswith(f"error: {said}"), err
     assert not (tmp_path / "run").exists()
     with pytest.raises(ParameterError, match=r"^strengths = none: must be at least one number"):
-        Settings(strengths=())
+        changed(DIGITS, strengths=())
 
 
 def test_a_k_of_more_images_than_there_is_room_for_is_refused(

@@ -7,30 +7,32 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from common import memory as machine_memory
 from common.memory import TooLargeError
-from empirical.config.settings import RUN_ARMS, Settings
+from empirical.config.presets import DIGITS
+from empirical.config.settings import RUN_ARMS, changed
 from empirical.pipeline import arms, memory
 from empirical.pipeline.memory import Sizes, check_run, counts, run_bytes
 from empirical.runtime import Machine
 
 Command = Callable[..., tuple[int, str, str]]
-DIGITS = Sizes(100, 1000, 500, 1, 8, 10)
+SIZES_OF_DIGITS = Sizes(100, 1000, 500, 1, 8, 10)
 
 MEASURE = """
 import json, sys, tempfile, torch
 from pathlib import Path
-from empirical.pipeline.run import Settings, run
+from empirical.config.presets import DIGITS
+from empirical.config.settings import changed
+from empirical.pipeline.run import run
 torch.set_num_threads(1)
 base = {"epochs": 1, "separating_epoch": 1, "generator_steps": 2, "denoising_steps": 1}
 def once(values):
     values = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
-    run(Settings(**(base | values)), Path(tempfile.mkdtemp(dir=sys.argv[2])) / "run")
+    run(changed(DIGITS, **(base | values)), Path(tempfile.mkdtemp(dir=sys.argv[2])) / "run")
 def status(name):
     for line in open("/proc/self/status"):
         if line.startswith(name):
@@ -57,8 +59,8 @@ def test_the_estimate_is_right_within_a_factor_of_two(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     for values, peak in zip(sizes, map(int, ended.stdout.split()), strict=True):
         own = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
-        settings = Settings(epochs=1, separating_epoch=1, generator_steps=2, **own)  # type: ignore[arg-type]
-        estimate = max(run_bytes(settings, DIGITS, 64).values())
+        settings = changed(DIGITS, epochs=1, separating_epoch=1, generator_steps=2, **own)  # type: ignore[arg-type]
+        estimate = max(run_bytes(settings, SIZES_OF_DIGITS, 64).values())
         assert peak / 2 <= estimate <= 2 * peak, values
 
 
@@ -68,7 +70,7 @@ def test_examples_are_counted_as_the_arms_make_them(arm: str) -> None:
 
     sources, slow = np.arange(40), np.arange(40) < 14
     pairs = arms.training_set(arm, 4, sources, slow, np.random.default_rng(0))
-    found = counts(Settings(arm=arm, k=4), 40, 0.35)
+    found = counts(changed(DIGITS, arm=arm, k=4), 40, 0.35)
     assert found == (len(pairs), len(arms.synthetic(pairs)))
 
 
@@ -128,21 +130,21 @@ def test_a_plan_of_any_size_is_made_at_once(command: Command, tmp_path: Path) ->
 
 
 def test_what_fits_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = Settings()
-    stages = run_bytes(settings, DIGITS, 64)
+    settings = DIGITS
+    stages = run_bytes(settings, SIZES_OF_DIGITS, 64)
     assert set(stages) == {
         *("early network", "generator", "synthetic images", "training set", "final network")
     }
     needed = max(stages.values())
     monkeypatch.setattr(machine_memory, "available", lambda: needed)
-    check_run(settings, DIGITS, Machine(cpu=True))
+    check_run(settings, SIZES_OF_DIGITS, Machine(cpu=True))
     monkeypatch.setattr(machine_memory, "available", lambda: needed - 1)
     with pytest.raises(TooLargeError, match=r"empirical run needs about .* MiB for "):
-        check_run(settings, DIGITS, Machine(cpu=True))
-    original = max(run_bytes(replace(settings, arm="original"), DIGITS, 64).values())
+        check_run(settings, SIZES_OF_DIGITS, Machine(cpu=True))
+    original = max(run_bytes(changed(settings, arm="original"), SIZES_OF_DIGITS, 64).values())
     assert original < needed
 
 
 def test_a_generator_of_single_pixels_is_counted() -> None:
-    deep = replace(Settings(), generator_widths=(8, 8, 8, 8))
-    assert memory.run_bytes(deep, DIGITS, 64)["generator"] > 0
+    deep = changed(DIGITS, generator_widths=(8, 8, 8, 8))
+    assert memory.run_bytes(deep, SIZES_OF_DIGITS, 64)["generator"] > 0

@@ -17,7 +17,8 @@ from accelerate import tracking
 from accelerate.tracking import GeneralTracker
 
 from common.errors import ParameterError
-from empirical.config.settings import ARMS, Settings
+from empirical.config.arms import ARMS
+from empirical.config.settings import Settings
 from empirical.pipeline import run as module
 from empirical.pipeline.run import RESULT_KEYS, generate, run, select
 from empirical.runtime import Machine
@@ -313,7 +314,7 @@ def test_tensorboard_reads_the_settings_back(tiny: Tiny, tmp_path: Path) -> None
     (written,) = folder.rglob("hparams.yml")
     known = yaml.safe_load(written.read_text())
     assert [known[name] for name in ("arm", "k", "dataset", "seed")] == ["upsample", 3, "digits", 5]
-    assert known["strength"] == settings.strength
+    assert known["strength"] == settings.generation.strength
     values = []
     for file in folder.rglob("events.*"):
         found = EventAccumulator(str(file)).Reload()

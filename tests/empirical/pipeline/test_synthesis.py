@@ -22,7 +22,8 @@ from pyarrow import parquet
 
 from common.errors import ParameterError
 from empirical.__main__ import main
-from empirical.config.settings import Settings
+from empirical.config.presets import DIGITS
+from empirical.config.settings import changed
 from empirical.storage import request as requests
 from empirical.storage import store as stores
 from empirical.storage.folder import lock
@@ -273,10 +274,10 @@ def test_a_folder_that_is_not_there(generate: Command, tmp_path: Path, kind: str
 
 def test_strengths_of_other_arms_need_no_step() -> None:
     few: dict[str, Any] = {"denoising_steps": 4, "fixed_steps": False, "strength": 0.5}
-    assert Settings(arm="tada", boomerang_strength=0.2, **few).arm_strengths == (0.5,)
-    assert Settings(arm="boomerang", boomerang_strength=0.25, **few).arm_strengths == (0.25,)
+    assert changed(DIGITS, arm="tada", boomerang_strength=0.2, **few).arm_strengths == (0.5,)
+    assert changed(DIGITS, arm="boomerang", boomerang_strength=0.25, **few).arm_strengths == (0.25,)
     with pytest.raises(ParameterError, match=r"boomerang_strength = 0\.2: must be at least 0\.25"):
-        Settings(arm="boomerang", boomerang_strength=0.2, **few)
+        changed(DIGITS, arm="boomerang", boomerang_strength=0.2, **few)
 
 
 # damage, kills, a full disk

@@ -29,16 +29,16 @@ from empirical.training.recipes import Recipe
 SHORT: dict[str, Any] = {"epochs": 2, "batch_size": 7, "lr": 0.05}
 RECIPES = {
     "sgd": Recipe(**SHORT),
-    "sam": Recipe(**SHORT, sharpness="sam", rho=0.2, sam_ranks="synchronised"),
-    "local sam": Recipe(**SHORT, sharpness="sam", rho=0.2),
+    "sam": Recipe(**SHORT, optimizer="sam", rho=0.2, sam_ranks="synchronised"),
+    "local sam": Recipe(**SHORT, optimizer="sam", rho=0.2),
     "asam in parts": Recipe(
-        **SHORT, sharpness="asam", rho=0.5, sam_ranks="synchronised", accumulation=3
+        **SHORT, optimizer="asam", rho=0.5, sam_ranks="synchronised", accumulation=3
     ),
     "cutmix": Recipe(**SHORT, mixing="cutmix", augmentation="trivialaugment"),
     "mixup, adamw": Recipe(**(SHORT | {"lr": 0.01}), mixing="mixup", optimizer="adamw"),
     "single": Recipe(**(SHORT | {"batch_size": 1}), accumulation=2, steps=8),
     "single sam": Recipe(
-        **(SHORT | {"batch_size": 1}), sharpness="sam", sam_ranks="synchronised", steps=8
+        **(SHORT | {"batch_size": 1}), optimizer="sam", sam_ranks="synchronised", steps=8
     ),
     "bf16": Recipe(**SHORT, precision="bf16"),
 }

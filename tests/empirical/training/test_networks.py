@@ -246,15 +246,14 @@ def test_parameters_depend_on_the_key_alone(name: str) -> None:
     assert not any(torch.equal(first[own], other[own]) for own in matrices)
 
 
-def test_initial_is_what_a_seeded_network_has() -> None:
+def test_a_network_is_what_its_seed_makes_it() -> None:
     key = ("network", "digits", 0, 3)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(*key))
-        expected = dict(networks.make("small", 1, 8, 10).named_parameters())
-    own = networks.initial("small", 1, 8, 10, key)
+        expected = networks.make("small", 1, 8, 10).state_dict()
+    own = networks.build("small", 1, 8, 10, key).state_dict()
     assert own.keys() == expected.keys()
     assert all(torch.equal(value, expected[name]) for name, value in own.items())
-    assert not any(value.requires_grad for value in own.values())
 
 
 def test_any_network_of_timm() -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from empirical.training.batched import Plan, train
-from empirical.training.optimizers import Optimizer, sam_point, sgd_step
+from empirical.training.batched import Optimizer, Plan, sam_point, sgd_step, train_stacked
 
 
 def test_sgd_equals_torch() -> None:
@@ -67,7 +66,7 @@ def test_one_sam_step_on_a_linear_model_is_the_formula() -> None:
         weights=torch.full((1, 1, 6), 1 / 6, dtype=torch.float64),
         lr=torch.tensor([[lr]], dtype=torch.float64),
     )
-    after = train(network, start, x, y, plan, Optimizer(0.9, decay, rho))
+    after = train_stacked(network, start, x, y, plan, Optimizer(0.9, decay, rho))
     torch.testing.assert_close(after["weight"][0], weight - lr * (h_weight + decay * weight))
     torch.testing.assert_close(after["bias"][0], bias - lr * (h_bias + decay * bias))
     torch.testing.assert_close(start["weight"][0], network.weight.detach())  # left as it was

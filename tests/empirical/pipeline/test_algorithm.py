@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,21 @@ from PIL import Image
 from pyarrow import parquet
 
 from common.errors import ParameterError
+from empirical.commands.start import settings_before_flags
 from empirical.config import presets
-from empirical.config.presets import PRESETS
-from empirical.config.settings import RUN_ARMS, RUN_OPTIMIZERS, Settings
+from empirical.config.arms import RUN_ARMS
+from empirical.config.presets import DIGITS, PRESETS
+from empirical.config.settings import Settings, changed
+from empirical.config.training import ALL_OPTIMIZERS
 from empirical.datasets import sizes
 from empirical.datasets.planted import PlantedConfig, PlantedSet
-from empirical.datasets.splits import cut, open_set
+from empirical.datasets.splits import make_split, open_set
 from empirical.pipeline import run
+from empirical.pipeline.algorithm import final_set, recipe_of
 from empirical.pipeline.plan import activations, plan
 from empirical.runtime import Machine
 from empirical.selection import early_training, slow_sets
-from empirical.training import networks, recipes
+from empirical.training import networks
 from empirical.training.batches import TrainingSet
 
 Command = Callable[..., tuple[int, str, str]]
@@ -49,7 +52,9 @@ def folder(tmp_path: Path, rng: np.random.Generator) -> Path:
 def of_folder(folder: Path, **values: Any) -> Settings:
     small: dict[str, Any] = {"epochs": 2, "batch_size": 6, "separating_epoch": 1, "k": 3}
     generator = {"generator_data": "train", "generator_steps": 2, "denoising_steps": 2}
-    return Settings(dataset=f"folder:{folder}", network="conv4", **(small | generator | values))
+    return changed(
+        DIGITS, dataset=f"folder:{folder}", network="conv4", **(small | generator | values)
+    )
 
 
 @pytest.mark.parametrize("arm", RUN_ARMS)
@@ -73,7 +78,7 @@ def test_every_arm_on_a_folder_of_images(arm: str, folder: Path, tmp_path: Path)
     if made:
         store = tmp_path / "run" / "synthetic"
         table = parquet.read_table(sorted((store / "data").glob("*.parquet")))
-        strength = 0.2 if arm == "boomerang" else settings.strength
+        strength = 0.2 if arm == "boomerang" else settings.generation.strength
         assert table["strength"].unique().to_pylist() == [strength]
         assert len(table) == made
 
@@ -82,18 +87,32 @@ def test_every_arm_on_a_folder_of_images(arm: str, folder: Path, tmp_path: Path)
 def test_a_recorded_command_gives_its_settings_back(preset: str) -> None:
     """Also values that are defaults of settings, but not of the data set's preset."""
     own = PRESETS[preset]
-    for changed in (own, replace(own, batch_size=25, separating_epoch=4, generator="pixel")):
-        words = shlex.split(changed.command("run", "runs/x"))[4:-2]
-        start = presets.base(None, changed.dataset, changed.arm)
-        assert tyro.cli(Settings, args=words, default=start) == changed
+    for other in (own, changed(own, batch_size=25, separating_epoch=4, generator="pixel")):
+        words = shlex.split(other.command("run", "runs/x"))[4:-2]
+        start = presets.base(None, other.data.dataset)
+        flat = (tyro.conf.OmitArgPrefixes,)
+        assert tyro.cli(Settings, args=words, default=start, config=flat) == other
 
 
-@pytest.mark.parametrize("optimizer", RUN_OPTIMIZERS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_record_gives_its_settings_back(preset: str, tmp_path: Path) -> None:
+    own = changed(PRESETS[preset], strengths=(0.4, 0.6), trajectory=False)
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps(own.record()))
+    started = settings_before_flags(["--config", str(file), "--k", "7"])
+    assert started.record() == own.record()
+    file.write_text(json.dumps(own.record() | {"colour": 1}))
+    with pytest.raises(ParameterError, match=r"colour"):
+        settings_before_flags(["--config", str(file)])
+
+
+@pytest.mark.parametrize("optimizer", ALL_OPTIMIZERS)
 def test_every_optimizer(optimizer: str) -> None:
-    recipe = recipes.final_recipe(Settings(optimizer=optimizer, rho=0.3), 100)
-    assert recipe.optimizer == ("adamw" if "adamw" in optimizer else "sgd")
+    recipe = recipe_of(changed(DIGITS, optimizer=optimizer, rho=0.3), 100)
+    assert recipe.base_optimizer == ("adamw" if "adamw" in optimizer else "sgd")
     expected = {"sgd": "none", "adamw": "none"}.get(optimizer, optimizer.split("-")[0])
-    assert recipe.sharpness == expected
+    assert recipe.ascent == expected
+    assert recipe.sam.rho == (0.0 if expected == "none" else 0.3)
 
 
 def test_equal_steps(folder: Path, tmp_path: Path) -> None:
@@ -131,11 +150,11 @@ def test_the_same_bytes_in_another_folder_and_after_a_resume(
 def test_the_training_set_of_an_arm_holds_what_its_pairs_say() -> None:
     settings = presets.base("planted-small", None)
     config = PlantedConfig(n_train=40, n_test=20)
-    data = open_set(settings, Path("nowhere"), planted=config)
-    split = cut(data, replace(settings, n_train=None))
+    data = open_set(settings.data, Path("nowhere"), planted=config)
+    split = make_split(data, changed(settings, n_train=None).data)
     image = torch.full((3, 32, 32), 7, dtype=torch.uint8)
     pairs = [(int(i), 0) for i in split.train] + [(3, 1), (3, 0)]
-    made: TrainingSet = run.final_set(data, split, pairs, {(3, 1): image})
+    made: TrainingSet = final_set(data, split, pairs, {(3, 1): image})
     assert len(made) == 42
     assert torch.equal(made.pixels[made.rows[40]], image)
     assert torch.equal(made.pixels[made.rows[41]], data.train.pixels[3])
@@ -146,7 +165,7 @@ def test_early_outputs_find_the_planted_slow_examples() -> None:
     """On outputs of an ideal early network; a real one is measured in results/planted."""
     settings = presets.base("planted-small", None)
     config = PlantedConfig(n_train=400, n_test=100)
-    data = open_set(settings, Path("nowhere"), planted=config)
+    data = open_set(settings.data, Path("nowhere"), planted=config)
     assert isinstance(data, PlantedSet)
     labels = data.train.labels.numpy()
     logits = np.zeros((400, 10))
@@ -159,8 +178,8 @@ def test_early_outputs_find_the_planted_slow_examples() -> None:
 @pytest.mark.parametrize("outputs", ["logits", "softmax", "penultimate"])
 def test_every_selection(method: str, outputs: str, folder: Path, tmp_path: Path) -> None:
     settings = of_folder(folder, selection=method, outputs=outputs, theta=0.25)
-    data = open_set(settings, tmp_path / "data")
-    found = early_training.find_slow(data, cut(data, settings), settings)
+    data = open_set(settings.data, tmp_path / "data")
+    found = early_training.find_slow(data, make_split(data, settings.data), settings)
     assert found.slow.train.shape == (12,)
     assert found.slow.test.shape == (4,)
     if method == "loss":
@@ -173,7 +192,7 @@ def test_the_separating_epoch_by_rule(folder: Path, tmp_path: Path) -> None:
     run.select(settings, out, Machine(data=tmp_path / "data"))
     found = json.loads((out / "selection.json").read_text())
     assert 1 <= found["separating_epoch"] <= 4
-    fixed = replace(settings, separating_epoch=found["separating_epoch"])
+    fixed = changed(settings, separating_epoch=found["separating_epoch"])
     again = run.select(fixed, tmp_path / "fixed", Machine(data=tmp_path / "data"))
     assert np.flatnonzero(again.train).size == len(found["slow"])
 
@@ -182,24 +201,31 @@ def test_presets_hold_the_values_of_the_paper() -> None:
     for name, preset in PRESETS.items():
         if not name.startswith(("cifar", "tiny")):
             continue
-        assert (preset.epochs, preset.batch_size, preset.lr) == (200, 128, 0.1)
-        assert (preset.momentum, preset.weight_decay, preset.schedule) == (0.9, 5e-4, "step")
-        assert preset.augmentation == "crop+flip"
-        assert (preset.strength, preset.guidance) == (0.5, 3.0)
-        assert preset.rho == (0.2 if name.startswith("cifar100") else 0.1)
+        assert (preset.training.epochs, preset.training.batch_size, preset.training.lr) == (
+            200,
+            128,
+            0.1,
+        )
+        assert (
+            preset.training.momentum,
+            preset.training.weight_decay,
+            preset.training.schedule,
+        ) == (0.9, 5e-4, "step")
+        assert preset.training.augmentation == "crop+flip"
+        assert (preset.generation.strength, preset.generation.guidance) == (0.5, 3.0)
+        assert preset.training.rho == (0.2 if name.startswith("cifar100") else 0.1)
         assert preset.k == (4 if name.startswith("tiny") else 5)
-        epoch = {"cifar10": 8, "cifar100": 20, "tinyimagenet": 10}[preset.dataset]
-        assert preset.separating_epoch == epoch
+        epoch = {"cifar10": 8, "cifar100": 20, "tinyimagenet": 10}[preset.data.dataset]
+        assert preset.selection.separating_epoch == epoch
     assert {p.network for p in PRESETS.values()} >= set(networks.names()) - {"small", "conv4"}
 
 
 def test_a_command_line_starts_from_its_preset_data_set_and_arm() -> None:
     assert presets.base(None, "cifar100") == PRESETS["cifar100-resnet18"]
-    assert presets.base(None, None) == Settings()
+    assert presets.base(None, None) == DIGITS
     assert presets.base("cifar10-vit-s", "cifar10").network == "vit-s"
-    assert presets.base("cifar10-resnet18", None, "upsample").k == 2
-    assert presets.base(None, "folder:/x").dataset == "folder:/x"
-    with pytest.raises(ParameterError, match="preset = x: must be one of digits-small"):
+    assert presets.base(None, "folder:/x").data.dataset == "folder:/x"
+    with pytest.raises(ParameterError, match=r"preset.*x.*digits-small"):
         presets.base("x", None)
 
 
@@ -249,11 +275,11 @@ def test_a_plan_counts_what_the_run_then_does(folder: Path, tmp_path: Path) -> N
 
 def test_sizes_are_those_of_the_data(folder: Path, tmp_path: Path) -> None:
     settings = of_folder(folder)
-    data = open_set(settings, tmp_path / "data")
-    size = sizes.size(settings.dataset)
+    data = open_set(settings.data, tmp_path / "data")
+    size = sizes.size(settings.data.dataset)
     assert (size.n_train, size.n_classes, size.channels) == (12, 2, 3)
     assert size.side == data.side
-    planted = open_set(presets.base("planted-small", None), tmp_path)
+    planted = open_set(presets.base("planted-small", None).data, tmp_path)
     size = sizes.size("planted")
     assert (size.n_train, size.side) == (len(planted.train.labels), planted.side)
 

@@ -1,0 +1,146 @@
+"""The commands of one run, whole or stage by stage, and `stability` of its slow examples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from empirical.commands.start import NO_START, Flat, Start
+from empirical.runtime import HERE, Machine
+
+
+def select(settings: Flat, *, out: Path, machine: Machine = HERE, start: Start = NO_START) -> None:
+    """Find the slow examples (Algorithm 1, steps 1 and 2) and write OUT/selection.json.
+
+    For example: python -m empirical select --dataset digits --seed 3 --out runs/tada
+
+    or with the highest losses: python -m empirical select --preset cifar10-resnet18
+    --selection loss --theta .3 --out runs/loss
+    """
+    from common import distributed
+    from empirical.pipeline.run import select
+
+    slow = select(settings, out, machine)
+    if distributed.is_first():
+        print(f"{int(slow.train.sum())} of {len(slow.train)} slow: {out / 'selection.json'}")
+
+
+def stability(
+    settings: Flat,
+    *,
+    out: Path,
+    seeds: int = 5,
+    data_seeds: int = 0,
+    machine: Machine = HERE,
+    start: Start = NO_START,
+) -> None:
+    """How alike the slow examples of several seeds are: Jaccard index, overlap, and chance.
+
+    Writes OUT/stability.json and OUT/stability.png, and each seed's selection in a folder. On
+    planted images also how true they are, by epoch, with OUT/truth.png; --data-seeds says on how
+    many further planted data sets.
+
+    For example: python -m empirical stability --dataset digits --seeds 5 --out runs/stability
+
+    or against the truth: python -m empirical stability --preset planted-small --data-seeds 3
+    --out runs/planted
+
+    Args:
+        out: folder of the result.
+        seeds: how many seeds, from --seed on.
+        data_seeds: on how many further planted data sets.
+    """
+    from empirical.experiments.stability import stability
+
+    found = stability(settings, out, seeds, machine, data_seeds)
+    for name, value in found.get("truth", {}).get("selected", {}).items():
+        print(f"{name} {value['mean']:.3f} ± {value['standard_error']:.3f}")
+    print(
+        f"slow {100 * found['share']:.0f}%, Jaccard {found['jaccard']:.2f} "
+        f"(by chance {found['chance']:.2f}), overlap {found['overlap']:.2f}: "
+        f"{out / 'stability.json'}"
+    )
+
+
+def generate(
+    settings: Flat,
+    *,
+    out: Path,
+    machine: Machine = HERE,
+    repair: bool = False,
+    start: Start = NO_START,
+) -> None:
+    """Make the synthetic images (steps 1 to 3) in OUT/synthetic, with a generator trained or named.
+
+    --repair makes damaged files of the store again.
+
+    For example: python -m empirical generate --arm tada --k 2 --strength .7 --out runs/tada
+
+    or with any image-to-image pipeline of diffusers: python -m empirical generate --preset
+    cifar10-resnet18 --generator hub:stabilityai/sd-turbo --out runs/hub
+    """
+    from common import distributed
+    from empirical.pipeline.run import generate
+
+    made = generate(settings, out, machine, repair)
+    if distributed.is_first():
+        print(f"{len(made)} synthetic images: {machine.synthetic or out / 'synthetic'}")
+
+
+def train(
+    settings: Flat,
+    *,
+    out: Path,
+    machine: Machine = HERE,
+    start: Start = NO_START,
+    dry_run: bool = False,
+) -> None:
+    """Train and score the network (step 4), and do first what OUT lacks of the steps before.
+
+    For example: python -m empirical train --arm tada --k 2 --strength .7 --out runs/tada
+    """
+    run(settings, out=out, machine=machine, start=start, dry_run=dry_run)
+
+
+def run(
+    settings: Flat,
+    *,
+    out: Path,
+    machine: Machine = HERE,
+    start: Start = NO_START,
+    dry_run: bool = False,
+) -> None:
+    """The whole of Algorithm 1; the result is OUT/result.json.
+
+    For example: python -m empirical run --dataset digits --arm tada --k 2 --optimizer sam
+    --seed 3 --out runs/tada. The same command goes on where it was stopped, and gives the same
+    bytes in another folder.
+
+    The paper's experiment, planned only: python -m empirical run --preset cifar10-resnet18
+    --arm tada --optimizer sam --out runs/cifar --dry-run. On several GPUs: accelerate launch -m
+    empirical run ... or torchrun -m empirical run ...
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    if dry_run:
+        from empirical.pipeline.plan import plan, tables
+
+        found = plan(settings, out, machine)
+        for table in tables(found):
+            console.print(table)
+        for line in found["generator"]:
+            console.print(line, markup=False)
+        return
+    from common import distributed
+    from empirical.pipeline.run import run
+
+    result = run(settings, out, machine)
+    if distributed.is_first():
+        console.print(
+            f"{result['arm']}, {result['optimizer']}, seed {result['seed']}: "
+            f"test error {100 * result['test_error']:.2f}%, "
+            f"slow {100 * result['slow_fraction']:.0f}%, "
+            f"{result['n_original']} real + {result['n_synthetic']} synthetic images: "
+            f"{out / 'result.json'}",
+            markup=False,
+        )
