@@ -32,12 +32,12 @@ from common.threads import one_thread
 from empirical.config.data import DataSettings
 from empirical.config.generation import GenerationSettings
 from empirical.config.settings import Settings
+from empirical.config.strength import grid
 from empirical.datasets.base import Images
 from empirical.generation.framing import framing_for
 from empirical.generation.pixel import Pixel, load_pixel
 from empirical.generation.recipe import Recipe
 from empirical.generation.sampling import Sampling
-from empirical.generation.steps import grid
 from empirical.generation.train import make_unet
 from empirical.pipeline.arms import Pair
 from empirical.pipeline.synthesis import maker, request

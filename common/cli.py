@@ -75,7 +75,10 @@ def parse_or_exit(parse: Callable[[], T]) -> T:
             # the box's frame with its title, in Unicode or ASCII
             text = re.sub(r"╭[^\n]*╮|[│╭╮╰╯─]", " ", text)
             text = re.sub(r"^[^\n]*-{3,}[^\n]*$|^\|?|\|$", " ", text, flags=re.MULTILINE)
-        fail(" ".join(text.split()), silent=not is_first_process())
+        text = " ".join(text.split())
+        # what a part of the settings says itself, in tyro's words of where it was
+        text = re.sub(r"^(Value error )?Error parsing __tyro[\w.-]+: ", "", text)
+        fail(text, silent=not is_first_process())
 
 
 def run(main: Callable[[], int | None]) -> None:

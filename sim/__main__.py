@@ -7,21 +7,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
 from rich.console import Console
 from tyro.conf import Positional
 
 from common.cli import benchmark, parse_or_exit, run
 from common.files import check_writable, read_json, whole_file, write_json
-from common.plotting import write_figure
-from sim import calibrate, tables
-from sim import run as single
-from sim import sweep as many
-from sim.figures import FIGURES
-from sim.figures.make import make
-from sim.run import RunSettings
-from sim.verify import as_json, reasons, selected, table, verify_with_progress
+from sim.settings import RunSettings
+
+# torch takes a second to import: each command imports what it needs when it is called
+
+FIGURES = (
+    *("activations", "alignment", "arms", "best-k", "convergence", "family", "generation-map"),
+    *("gradient-variance", "learning-time", "sam-map", "test-error"),
+)
+"""Names of the figures, in alphabetical order."""
 
 Flat = Annotated[RunSettings, tyro.conf.arg(name="")]
 """Its fields are flags of the command itself."""
@@ -59,6 +59,8 @@ class Verify:
     """Processes to use; the result does not depend on it. All cores by default."""
 
     def __call__(self) -> int:
+        from sim.verify import as_json, reasons, selected, table, verify_with_progress
+
         selected(self.claims or None, self.seed, self.jobs)
         if self.json is not None:
             check_writable(self.json)
@@ -105,6 +107,9 @@ class Calibrate:
     """Processes to use; the result does not depend on it. All cores by default."""
 
     def __call__(self) -> int:
+        from common.plotting import write_figure
+        from sim import calibrate
+
         record = calibrate.calibrate(
             self.out, self.seeds, self.first_seed, self.claims or None, self.jobs
         )
@@ -139,6 +144,9 @@ class Claims:
     """Write a table of the claims to this file."""
 
     def __call__(self) -> int:
+        from common.plotting import write_figure
+        from sim import tables
+
         record = read_json(self.file, "file", ("claims", "level", "seed"))
         for path in (self.plot, self.markdown):
             if path is not None:
@@ -174,6 +182,10 @@ class Run:
     """Folder for result.json and curves.png; without it, results are only shown."""
 
     def __call__(self) -> int:
+        import torch
+
+        from sim import run as single
+
         torch.set_num_threads(1)
         if self.out is None:
             result = single.simulate(self.settings, show="training steps", curves=False)
@@ -221,6 +233,8 @@ class Sweep:
     """What sweep.png shows: a measured column of the table, test_error_slow by default."""
 
     def __call__(self) -> int:
+        from sim import sweep as many
+
         rows = many.sweep(self.settings, self.grid, self.out, self.jobs, self.cluster, self.plot)
         print(f"{len(rows)} cells: {self.out / many.TABLE}")
         return 0
@@ -253,6 +267,8 @@ class FigureCommand:
     """Processes to use; the result does not depend on it. All cores by default."""
 
     def __call__(self) -> int:
+        from sim.figures.make import make
+
         for path in make(self.name, self.out, self.seed, self.jobs):
             print(path)
         return 0

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from common import memory
 from sim.backends.span import FEATURES
 from sim.measure import FRESH_CHUNK
+from sim.settings import RunSettings
 from sim.train import fewer_multiplications
-
-if TYPE_CHECKING:
-    from sim.run import RunSettings
 
 
 def run_bytes(settings: RunSettings, checkpoint: bool = False) -> int:

@@ -1,7 +1,7 @@
 """Every combination of some settings' values: on this machine's cores, on Dask or on Ray.
 
     from pathlib import Path
-    from sim.run import RunSettings
+    from sim.settings import RunSettings
     from sim.sweep import sweep
 
     rows = sweep(RunSettings(arm="tada"), ["k=1,2,5"], Path("runs/k"))
@@ -42,7 +42,8 @@ from common.parallel import check_jobs, pool
 from common.progress import progress, say
 from common.provenance import versions
 from sim.memory import check_runs
-from sim.run import METRICS, RunSettings, check, check_device, simulate
+from sim.run import METRICS, check, check_device, simulate
+from sim.settings import RunSettings
 
 TABLE = "sweep.parquet"
 PLOT = "sweep.png"

@@ -133,7 +133,7 @@ def test_every_command_and_its_flags_are_known(program: str) -> None:
     assert listed == set(COMMANDS[program])
     names = {word for flag in flags(program, "run") for word in flag.words}
     if program == "sim":
-        from sim.run import RunSettings as Settings
+        from sim.settings import RunSettings as Settings
     else:
         from empirical.config.settings import Settings
     fields = {f"--{name.replace('_', '-')}" for name in Settings.__dataclass_fields__}
@@ -294,7 +294,7 @@ def _sim(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sweep, "_on_processes", here)
     for name in (
         *(
-            "sim.__main__.verify_with_progress",
+            "sim.verify.verify_with_progress",
             "sim.figures.make._compute",
             "benchmarks.simulation.bench",
         ),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from common.checks import check_number, whole_number
 from common.errors import near, require
-from empirical.generation.steps import check_strength
+from empirical.config.strength import check_strength
 
 GENERATORS = ("pixel", "glide", "ideal", "ideal:fading")
 """Generators without a model to name; pixel:MODEL and hub:MODEL have one."""

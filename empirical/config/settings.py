@@ -16,8 +16,8 @@ from empirical.config.arms import RUN_ARMS
 from empirical.config.data import DataSettings
 from empirical.config.generation import GenerationSettings
 from empirical.config.selection import SelectionSettings
+from empirical.config.strength import grid
 from empirical.config.training import TrainingSettings
-from empirical.generation.steps import grid
 
 NETWORKS = ("small", "conv4", "resnet18", "vgg19", "densenet121", "vit-s", "convnext-t", "swin-t")
 BUDGETS = ("epochs", "steps")

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from common.errors import ParameterError, require
 from common.files import digest
+from empirical.config.strength import share_of_steps
 from empirical.datasets.base import to_float, to_levels
 from empirical.generation.base import (
     Kept,
@@ -30,7 +31,6 @@ from empirical.generation.base import (
     standard_normal,
 )
 from empirical.generation.resize import from_rgb, resize, to_rgb
-from empirical.generation.steps import share_of_steps
 
 SIDE = 64
 INSTALL = "pip install git+https://github.com/openai/glide-text2im"

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from common.errors import ParameterError, near, require
 from common.files import digest
 from common.progress import say
+from empirical.config.strength import check_strength
 from empirical.datasets.base import to_float, to_levels
 from empirical.generation.base import (
     DTYPE,
@@ -37,7 +38,6 @@ from empirical.generation.base import (
 from empirical.generation.gaussian import LATENT_SPREADS, SPREADS
 from empirical.generation.resize import from_rgb, resize, to_rgb
 from empirical.generation.sampling import DISTILLED, scheduler_class, whole_config
-from empirical.generation.steps import check_strength
 from empirical.generation.trial import Seen, about, autoencoder_of, network_of, see
 
 NEEDED = ("prompt", "image", "strength", "num_inference_steps", "generator", "output_type")

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from common.errors import require
 from common.files import digest
+from empirical.config.strength import check_strength
 from empirical.datasets.planted import PlantedSet
 from empirical.generation.base import Originals
-from empirical.generation.steps import check_strength
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from diffusers import PNDMScheduler  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor
 
 from common.errors import ParameterError, near, require
+from empirical.config.strength import TRAIN_TIMESTEPS, grid
 from empirical.generation import gaussian
 from empirical.generation.base import one_line
-from empirical.generation.steps import TRAIN_TIMESTEPS, grid
 
 ALIASES = {
     "ddpm": "DDPMScheduler",

@@ -34,11 +34,11 @@ from common.progress import progress
 from common.seeding import seed_for, torch_stream
 from common.tensors import read_tensors, write_tensors
 from common.threads import one_thread
+from empirical.config.strength import TRAIN_TIMESTEPS
 from empirical.datasets.base import to_float
 from empirical.datasets.seen import SEEN, image_digests, read_seen, seen_digest, write_seen
 from empirical.generation.framing import Framing, framing_for
 from empirical.generation.recipe import Recipe
-from empirical.generation.steps import TRAIN_TIMESTEPS
 
 WEIGHTS = Path("unet", "diffusion_pytorch_model.safetensors")
 ABOUT = "training.json"

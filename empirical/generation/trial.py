@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from common.errors import ParameterError, require
+from empirical.config.strength import check_steps_left
 from empirical.generation import gaussian
 from empirical.generation.sampling import PREDICTIONS, network_output, signal_share
-from empirical.generation.steps import check_steps_left
 
 NETWORKS = ("unet", "transformer")
 AUTOENCODERS = ("vae", "movq", "vqvae")

@@ -16,9 +16,9 @@ from common.errors import ParameterError, require
 from common.files import read_json
 from empirical.config.arms import RUN_ARMS, SYNTHETIC_ARMS
 from empirical.config.settings import Settings
+from empirical.config.strength import grid
 from empirical.datasets import sizes
 from empirical.datasets.splits import make_split, open_set
-from empirical.generation.steps import grid
 from empirical.pipeline.memory import counts
 from empirical.runtime import HERE, Machine
 from empirical.training import networks

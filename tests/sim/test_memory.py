@@ -17,14 +17,16 @@ from common import memory, parallel
 from common.errors import ParameterError
 from common.memory import TooLargeError, available
 from sim.memory import check_runs, run_bytes
-from sim.run import RunSettings, simulate
+from sim.run import simulate
+from sim.settings import RunSettings
 from sim.sweep import sweep
 
 Command = Callable[..., tuple[int, str, str]]
 
 MEASURE = """
 import json, sys, torch
-from sim.run import RunSettings, simulate
+from sim.run import simulate
+from sim.settings import RunSettings
 torch.set_num_threads(1)
 simulate(RunSettings(n_examples=6, dim=40, steps=2, seeds=2, filters=3, test_examples=10))
 def status(name):

@@ -26,7 +26,8 @@ from sim.arms import ARMS, augmented
 from sim.data import sample
 from sim.measure import fresh_errors
 from sim.network import init
-from sim.run import METRICS, RunSettings, check, run_in, simulate
+from sim.run import METRICS, check, run_in, simulate
+from sim.settings import RunSettings
 
 SMALL = RunSettings(
     n_examples=20, dim=30, filters=4, steps=30, seeds=3, sigma_init=0.3, test_examples=500

@@ -23,7 +23,8 @@ import pytest
 
 from common.errors import ParameterError
 from sim import sweep as module
-from sim.run import METRICS, RunSettings, simulate
+from sim.run import METRICS, simulate
+from sim.settings import RunSettings
 from sim.sweep import key, parse, product, sweep
 
 SMALL = RunSettings(

@@ -7,6 +7,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from common.errors import ParameterError
+from empirical.config.strength import grid
 from empirical.generation.sampling import (
     ALIASES,
     PREDICTIONS,
@@ -17,7 +18,6 @@ from empirical.generation.sampling import (
     signal_share,
     step_arguments,
 )
-from empirical.generation.steps import grid
 
 SCHEDULE = dict(DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2").config)
 LINEAR = dict(DDPMScheduler(1000).config)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from common.errors import ParameterError
+from empirical.config.strength import check_strength
 from empirical.generation.base import Originals, module_digest, noise_stream, plain_config, prompts
 from empirical.generation.pixel import load_pixel
 from empirical.generation.sampling import Sampling
-from empirical.generation.steps import check_strength
 from empirical.generation.variants import Copy, Variants, generate, plan
 
 Make = Callable[..., Originals]
