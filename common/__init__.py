@@ -1,0 +1,1 @@
+"""What every package needs; it imports none of them."""

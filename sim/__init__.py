@@ -1,0 +1,1 @@
+"""The paper's data and network, and a check of every claim: read README.md first."""

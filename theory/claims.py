@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from theory import predict
+from common.errors import near, require
+from theory import predict as predictions
 from theory.predict import Prediction
 
 
@@ -47,7 +48,7 @@ class Claim:
 
     def predict(self, **inputs: float | Sequence[float]) -> Prediction:
         """The prediction. Raises ParameterError for a parameter out of its range."""
-        predict.check_ranges(inputs)
+        predictions.check_ranges(inputs)
         return self.formula(**inputs)
 
 
@@ -62,7 +63,7 @@ CLAIMS = {
             "(M1) to (M6)",
             "moments.md",
             "gaussian-moments",
-            predict.gaussian_moments,
+            predictions.gaussian_moments,
         ),
         Claim(
             "sam-feature-factor",
@@ -72,7 +73,7 @@ CLAIMS = {
             "(4), (5)",
             "sam.md",
             "a-features",
-            predict.sam_feature_factor,
+            predictions.sam_feature_factor,
         ),
         Claim(
             "sam-noise-damping",
@@ -83,7 +84,7 @@ CLAIMS = {
             "(6), (7)",
             "sam.md",
             "b-noise-orthogonal-patches",
-            predict.sam_noise_damping,
+            predictions.sam_noise_damping,
         ),
         Claim(
             "sam-noise-damping-gaussian",
@@ -94,7 +95,7 @@ CLAIMS = {
             "(8), (9), (31)",
             "sam.md",
             "c-noise-in-distribution",
-            predict.sam_noise_damping_gaussian,
+            predictions.sam_noise_damping_gaussian,
         ),
         Claim(
             "sam-boundary",
@@ -105,7 +106,7 @@ CLAIMS = {
             "(10), (11)",
             "sam_validity.md",
             "a-given-the-data",
-            predict.sam_boundary,
+            predictions.sam_boundary,
         ),
         Claim(
             "moving-logits",
@@ -116,7 +117,7 @@ CLAIMS = {
             "(B1), (B2), (B7), (B8)",
             "sam_validity.md",
             "b-given-the-filters",
-            predict.moving_logits,
+            predictions.moving_logits,
         ),
         Claim(
             "sam-noise-boundary",
@@ -126,7 +127,7 @@ CLAIMS = {
             "(B3), (B4), (B9) to (B12)",
             "sam_validity.md",
             "c-in-expectation-over-the-initialisation",
-            predict.sam_noise_boundary,
+            predictions.sam_noise_boundary,
         ),
         Claim(
             "sam-feature-boundary",
@@ -137,7 +138,7 @@ CLAIMS = {
             "(B5), (B6)",
             "sam_validity.md",
             "d-features",
-            predict.sam_feature_boundary,
+            predictions.sam_feature_boundary,
         ),
         Claim(
             "amplification",
@@ -147,7 +148,7 @@ CLAIMS = {
             "(12) to (14), (32), (33)",
             "amplification.md",
             "a-features",
-            predict.amplification_,
+            predictions.amplification_,
         ),
         Claim(
             "noise-alignment",
@@ -158,7 +159,7 @@ CLAIMS = {
             "(15) to (19)",
             "amplification.md",
             "b-noise",
-            predict.noise_alignment,
+            predictions.noise_alignment,
         ),
         Claim(
             "noise-tolerance",
@@ -168,7 +169,7 @@ CLAIMS = {
             "(20)",
             "amplification.md",
             "c-comparison",
-            predict.noise_tolerance,
+            predictions.noise_tolerance,
         ),
         Claim(
             "alignment-distribution",
@@ -178,7 +179,7 @@ CLAIMS = {
             "(A1), (A2)",
             "amplification.md",
             "d-distribution",
-            predict.alignment_distribution,
+            predictions.alignment_distribution,
         ),
         Claim(
             "family",
@@ -189,7 +190,7 @@ CLAIMS = {
             "(F1) to (F3)",
             "family.md",
             "a-one-step",
-            predict.family_,
+            predictions.family_,
         ),
         Claim(
             "family-variance",
@@ -200,7 +201,7 @@ CLAIMS = {
             "(F4) to (F6)",
             "family.md",
             "b-gradient-variance",
-            predict.family_variance,
+            predictions.family_variance,
         ),
         Claim(
             "family-memorisation",
@@ -211,7 +212,7 @@ CLAIMS = {
             "(F7) to (F9)",
             "family.md",
             "c-feature-or-noise-first",
-            predict.family_memorisation,
+            predictions.family_memorisation,
         ),
         Claim(
             "best-k",
@@ -222,7 +223,7 @@ CLAIMS = {
             "(F10) to (F12)",
             "family.md",
             "d-the-best-k-and-the-best-strength",
-            predict.best_k,
+            predictions.best_k,
         ),
         Claim(
             "gradient-variance",
@@ -233,7 +234,7 @@ CLAIMS = {
             "(21) to (27)",
             "gradient_variance.md",
             "theorem-43",
-            predict.gradient_variance_,
+            predictions.gradient_variance_,
         ),
         Claim(
             "variance-tolerance",
@@ -243,7 +244,7 @@ CLAIMS = {
             "(30)",
             "gradient_variance.md",
             "tolerance",
-            predict.variance_tolerance,
+            predictions.variance_tolerance,
         ),
         Claim(
             "convergence",
@@ -254,7 +255,7 @@ CLAIMS = {
             "(28)",
             "convergence.md",
             "a-the-bound",
-            predict.convergence_,
+            predictions.convergence_,
         ),
         Claim(
             "smoothness",
@@ -264,7 +265,7 @@ CLAIMS = {
             "(C1), (C2)",
             "convergence.md",
             "b-smoothness",
-            predict.smoothness,
+            predictions.smoothness,
         ),
         Claim(
             "steps-to-target",
@@ -274,7 +275,7 @@ CLAIMS = {
             "(C3), (C4)",
             "convergence.md",
             "c-steps-to-a-target",
-            predict.steps_to_target,
+            predictions.steps_to_target,
         ),
         Claim(
             "reused-data",
@@ -285,7 +286,7 @@ CLAIMS = {
             "(C5) to (C7)",
             "convergence.md",
             "d-data-used-again-and-again",
-            predict.reused_data,
+            predictions.reused_data,
         ),
         Claim(
             "test-error",
@@ -295,7 +296,7 @@ CLAIMS = {
             "(29)",
             "convergence.md",
             "e-a-whole-run",
-            predict.whole_run,
+            predictions.whole_run,
         ),
         Claim(
             "activation",
@@ -306,7 +307,7 @@ CLAIMS = {
             "(E1) to (E9)",
             "extensions.md",
             "a-activations",
-            predict.activation,
+            predictions.activation,
         ),
         Claim(
             "label-noise",
@@ -317,7 +318,7 @@ CLAIMS = {
             "(E8) to (E11)",
             "extensions.md",
             "b-wrong-labels",
-            predict.label_noise,
+            predictions.label_noise,
         ),
         Claim(
             "class-imbalance",
@@ -328,7 +329,7 @@ CLAIMS = {
             "(E12)",
             "extensions.md",
             "c-unequal-classes",
-            predict.class_imbalance,
+            predictions.class_imbalance,
         ),
         Claim(
             "isotropic-noise",
@@ -339,7 +340,7 @@ CLAIMS = {
             "(E13) to (E15)",
             "extensions.md",
             "d-noise-along-the-features",
-            predict.isotropic_noise,
+            predictions.isotropic_noise,
         ),
         Claim(
             "more-patches",
@@ -349,8 +350,25 @@ CLAIMS = {
             "(7), (21)",
             "extensions.md",
             "e-more-patches",
-            predict.more_patches,
+            predictions.more_patches,
         ),
     )
 }
 """Every claim by name, in the order of the pages."""
+
+
+def predict(claim: str, **inputs: float | Sequence[float]) -> Prediction:
+    """The numbers that a claim predicts, by name, as `python -m theory predict` prints them.
+
+    claim: its name, as in `CLAIMS`; inputs: its parameters; the others have their defaults.
+
+    Raises:
+        ParameterError: there is no such claim, or a parameter is out of its range.
+    """
+    allowed = f"one of {', '.join(CLAIMS)}{near(claim, CLAIMS)}"
+    require(claim in CLAIMS, "claim", claim, allowed)
+    known = CLAIMS[claim].parameters
+    for name in inputs:
+        allowed = f"one of {', '.join(known)}{near(name, known)}"
+        require(name in known, "parameter", name, allowed)
+    return CLAIMS[claim].predict(**inputs)

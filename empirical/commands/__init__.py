@@ -1,0 +1,1 @@
+"""The command lines; each imports what it needs when it is called."""

@@ -1,0 +1,1 @@
+"""Which examples are slow, by an early network's outputs."""

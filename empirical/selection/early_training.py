@@ -199,7 +199,7 @@ def _select(on_train: Outputs, on_test: Outputs, data: ImageSet, settings: Setti
             settings.selection.clusters,
         )
         return Slow(clusters.slow, slow_sets.assign(clusters, on_test.clustered, on_test.labels))
-    slow = slow_sets.select(
+    slow = slow_sets.select_slow(
         settings.selection.selection,
         on_train.clustered,
         on_train.logits,

@@ -34,13 +34,13 @@ GROUPS: dict[str, tuple[list[str], dict[str, set[str] | None]]] = {
     module: (claims, {module: None, "predict": {CLAIMS[c].formula.__name__ for c in claims}})
     for module, claims in {
         "moments": ["gaussian-moments"],
-        "sharpness": [
+        "sam": [
             "sam-feature-factor",
             "sam-noise-damping",
             "sam-noise-damping-gaussian",
             "sam-boundary",
         ],
-        "boundary": ["moving-logits", "sam-noise-boundary", "sam-feature-boundary"],
+        "sam_validity": ["moving-logits", "sam-noise-boundary", "sam-feature-boundary"],
         "amplification": [
             "amplification",
             "noise-alignment",
@@ -59,7 +59,7 @@ GROUPS: dict[str, tuple[list[str], dict[str, set[str] | None]]] = {
         "extensions": ["activation", "label-noise", "class-imbalance", "isotropic-noise"],
     }.items()
 }
-GROUPS["boundary"][1]["world"] = None
+GROUPS["sam_validity"][1]["world"] = None
 
 _PRODUCT = "a product, whatever the order of its factors"
 _SIZE = "N'/N = alpha + k - alpha k, and the numerator of (17), are symmetric in alpha and k"
@@ -72,7 +72,7 @@ _PROJECTION = "a projection on a feature does not depend on the other dimensions
 _SHAPE = "the last of two axes"
 
 EQUIVALENT: dict[str, dict[str, str]] = {
-    "sharpness": {
+    "sam": {
         "predict.sam_boundary: logit_shift, `logit` and `noise_quartic` swapped": _PRODUCT,
         "predict.sam_boundary: logit_shift, `mean_logit` and `feature_quartic` swapped": _PRODUCT,
         "predict.sam_boundary: moving_logit_ratio, `gradient_norm` and `n_examples` swapped": (
@@ -98,11 +98,11 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "predict.sam_noise_damping_gaussian: noise_lambda, `n_examples` and `gradient_norm` "
         "swapped": _PRODUCT,
         "predict.sam_noise_damping_gaussian: noise_lambda, `rho` and `logit` swapped": _PRODUCT,
-        "sharpness.moving_logit_ratio: `s > 0` -> `s >= 0`": "where s = 0 the weight is 0 too",
-        "sharpness.moving_logit_ratio: noise_lambda, `n_examples` and `gradient_norm` swapped": (
+        "sam.moving_logit_ratio: `s > 0` -> `s >= 0`": "where s = 0 the weight is 0 too",
+        "sam.moving_logit_ratio: noise_lambda, `n_examples` and `gradient_norm` swapped": (
             _PRODUCT
         ),
-        "sharpness.moving_logit_ratio: noise_lambda, `rho` and `1.0` swapped": _PRODUCT,
+        "sam.moving_logit_ratio: noise_lambda, `rho` and `1.0` swapped": _PRODUCT,
     },
     "amplification": {
         "amplification.generated_over_upsampled: generated_weight, `alpha` and `k` swapped": _SIZE,
@@ -114,19 +114,19 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "predict.amplification_: feature_gradient, `alpha` and `1.0` swapped": _PRODUCT,
         "predict.amplification_: feature_gradient, `k * (1 - alpha)` and `1.0` swapped": _PRODUCT,
     },
-    "boundary": {
-        "boundary.alignment_loss: `-1` -> `1`": _SHAPE,
-        "boundary.damping_loss: `-1` -> `1`": _SHAPE,
-        "boundary.corrected_sigma_init_boundary: `world.dim_noise` -> `world.dim_noise + 1`": (
+    "sam_validity": {
+        "sam_validity.alignment_loss: `-1` -> `1`": _SHAPE,
+        "sam_validity.damping_loss: `-1` -> `1`": _SHAPE,
+        "sam_validity.corrected_sigma_init_boundary: `world.dim_noise` -> `world.dim_noise + 1`": (
             _PROJECTION
         ),
-        "boundary.corrected_sigma_init_boundary: `world.dim_noise` -> `world.dim_noise - 1`": (
+        "sam_validity.corrected_sigma_init_boundary: `world.dim_noise` -> `world.dim_noise - 1`": (
             _PROJECTION
         ),
-        "boundary.feature_sigma_boundary: `evening > 0` -> `evening >= 0`": "0 either way",
-        "boundary.feature_slope: `u > 0` -> `u >= 0`": "0 adds nothing to a sum of powers",
-        "boundary.margin_size: `filters` -> `filters + 1` (3)": _OTHERS,
-        "boundary.margin_size: `filters` -> `filters - 1` (3)": _OTHERS,
+        "sam_validity.feature_sigma_boundary: `evening > 0` -> `evening >= 0`": "0 either way",
+        "sam_validity.feature_slope: `u > 0` -> `u >= 0`": "0 adds nothing to a sum of powers",
+        "sam_validity.margin_size: `filters` -> `filters + 1` (3)": _OTHERS,
+        "sam_validity.margin_size: `filters` -> `filters - 1` (3)": _OTHERS,
         "predict.moving_logits: `0` -> `1`": _ALIKE,
         "predict.moving_logits: `0` -> `1` (2)": _ALIKE,
         "predict.moving_logits: `0` -> `1` (3)": _ALIKE,
@@ -209,13 +209,13 @@ SEARCHES = {"family.least_k"}
 tests/theory/test_family.py compares these with all numbers, one by one."""
 
 
-REFUSALS = {"boundary._check", "world.check_batch"}
+REFUSALS = {"sam_validity._check", "world.check_batch"}
 """What only refuses wrong input: tests/theory tries that."""
 
 MISSED: dict[str, dict[str, str]] = {
-    "boundary": {
+    "sam_validity": {
         **{
-            f"boundary._rise_moment: `{old}` -> `{new}`": (
+            f"sam_validity._rise_moment: `{old}` -> `{new}`": (
                 "two filters, three patches, two dimensions: too many nodes to sum over"
             )
             for old, new in (
@@ -227,10 +227,10 @@ MISSED: dict[str, dict[str, str]] = {
                 ("6 * c2", "6"),
             )
         },
-        "boundary.corrected_sigma_init_boundary: `orthogonal` -> `False` (3)": (
+        "sam_validity.corrected_sigma_init_boundary: `orthogonal` -> `False` (3)": (
             "the shift of the border is measured for independent noise"
         ),
-        "boundary.expected_loss: `2` -> `2.2` (3)": "too small a part of what is measured",
+        "sam_validity.expected_loss: `2` -> `2.2` (3)": "too small a part of what is measured",
     },
 }
 """By group, faults that no quantity is sharp enough to catch, each with the reason."""
@@ -277,7 +277,7 @@ def _facts() -> dict[str, list[tuple[Callable[[], object], object]]]:
         "extensions": [
             (lambda: predict.activation(power=4), {"mean_part": 0.0, "label_part": 1.0}),
         ],
-        "boundary": [
+        "sam_validity": [
             (lambda: world.both_kinds(10, 0.34), (3, 7)),
             (lambda: world.World(10, alpha=0.34).share_fast, 0.3),
             (lambda: _missing(0.9), True),

@@ -1,6 +1,6 @@
 """Algebraic identities behind the closed forms, checked with sympy.
 
-Those of boundary.md, family.md and convergence.md are in these pages' own tests.
+Those of sam_validity.md, family.md and convergence.md are in these pages' own tests.
 """
 
 import itertools

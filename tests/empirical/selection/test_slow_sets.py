@@ -13,7 +13,7 @@ from empirical.selection.slow_sets import (
     assign,
     cluster,
     cross_entropy,
-    select,
+    select_slow,
     separating_epoch,
     softmax,
     stability,
@@ -68,19 +68,22 @@ def test_losses_and_probabilities(rng: np.random.Generator) -> None:
 def test_alternatives(rng: np.random.Generator) -> None:
     logits, labels, slow = planted(rng)
     given = (logits, logits, labels, 2, 0)
-    assert np.array_equal(select("cluster", *given), slow)
-    assert np.array_equal(select("loss", *given, theta=0.25), slow)
-    most = select("loss", *given, theta=0.5)
+    assert np.array_equal(select_slow("cluster", *given), slow)
+    assert np.array_equal(select_slow("loss", *given, theta=0.25), slow)
+    most = select_slow("loss", *given, theta=0.5)
     assert most.sum() == 40
     assert most[slow].all()
     wrong = logits.copy()
     wrong[[3, 50]] = wrong[[3, 50]][:, ::-1]
-    assert np.flatnonzero(select("misclassified", wrong, wrong, labels, 2, 0)).tolist() == [3, 50]
+    assert np.flatnonzero(select_slow("misclassified", wrong, wrong, labels, 2, 0)).tolist() == [
+        3,
+        50,
+    ]
 
 
 def test_theta_counts_over_all_classes(rng: np.random.Generator) -> None:
     logits = np.array([[5.0, 0], [4, 0], [0, 1], [0, 0.5]])
-    found = select("loss", logits, logits, np.array([0, 0, 1, 1]), 2, 0, theta=0.5)
+    found = select_slow("loss", logits, logits, np.array([0, 0, 1, 1]), 2, 0, theta=0.5)
     assert found.tolist() == [False, False, True, True]
 
 
@@ -145,4 +148,4 @@ def test_bad_input(change: dict, named: str) -> None:
     logits = np.eye(4)
     given = {"method": "cluster", "outputs": logits, "logits": logits} | change
     with pytest.raises(ParameterError, match=f"^{named} "):
-        select(labels=np.arange(4), n_classes=4, seed=0, **given)
+        select_slow(labels=np.arange(4), n_classes=4, seed=0, **given)
