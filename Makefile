@@ -1,9 +1,9 @@
-# make reproduce | test | bench | lint | wheel; each makes .venv when it is missing.
+# make reproduce | test | check | bench | wheel; each makes .venv when it is missing.
 PYTHON ?= python3
 BIN := .venv/bin
 OUT := results/reproduce
 
-.PHONY: reproduce test bench lint wheel clean
+.PHONY: reproduce test check lint bench wheel clean
 .DELETE_ON_ERROR:
 
 reproduce: .venv/installed
@@ -16,9 +16,12 @@ bench: .venv/installed
 	$(BIN)/python -m sim bench --out results/bench.json
 	$(BIN)/python -m empirical bench --out results/bench-empirical.json
 
-lint: .venv/installed
-	$(BIN)/pip install -q -e '.[dev]'
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
+# quick tests, lint, types, layers: about two minutes
+check: lint
+	$(BIN)/python -m pytest -n 2 -q -m "not slow" $(ARGS)
+
+lint: .venv/dev
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(BIN)/lint-imports
 
 wheel: .venv/installed
 	$(BIN)/pip wheel -q --no-deps -w dist .
@@ -29,6 +32,10 @@ wheel: .venv/installed
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -e '.[test]'
+	touch $@
+
+.venv/dev: .venv/installed
+	$(BIN)/python -m pip install -q -e '.[dev]'
 	touch $@
 
 clean:

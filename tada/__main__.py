@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import NoReturn
 
 PACKAGES = {
     "theory": ("list", "predict"),
@@ -40,17 +41,24 @@ def main() -> None:
         return
     package = words[0] if words[0] in PACKAGES else _package_of(words[0])
     if package is None:
-        # the standard library only: nothing else has been imported
         print(
             f"error: {words[0]} is not a command: use one that tada --help lists", file=sys.stderr
         )
         sys.exit(2)
     rest = words[1:] if words[0] in PACKAGES else words
     sys.argv = [f"python -m {package}", *rest]
-    module = importlib.import_module(f"{package}.__main__")
+    try:
+        module = importlib.import_module(f"{package}.__main__")
+    except ModuleNotFoundError as error:
+        _refuse(f"{package} needs {error.name}: pip install 'tada-companion[{package}]'")
     from common.cli import run
 
     run(module.main)
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 def _package_of(command: str) -> str | None:

@@ -16,7 +16,8 @@ TINY = "--steps 2 --batch-size 2 --widths 8 8".split()
 
 def run(*words: object) -> None:
     """The command line, parsed as the program does."""
-    tyro.cli(train_generator, args=[*TINY, *map(str, words)])
+    flat = (tyro.conf.OmitArgPrefixes,)
+    tyro.cli(train_generator, args=[*TINY, *map(str, words)], config=flat)
 
 
 def test_a_data_set_becomes_a_generator(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
