@@ -78,14 +78,14 @@ class Flag:
 
 
 def helped(program: str, *words: str) -> str:
-    """What --help prints, in long lines."""
+    """What --help prints, in one column."""
     out = io.StringIO()
     with (
         pytest.MonkeyPatch.context() as patch,
         contextlib.redirect_stdout(out),
         contextlib.suppress(SystemExit),
     ):
-        patch.setenv("COLUMNS", "1000")
+        patch.setenv("COLUMNS", "120")  # wider ones are laid out in columns
         start(program, [*words, "--help"])
     return out.getvalue()
 
