@@ -95,12 +95,14 @@ COST = {
     "gaussian-moments": 1.5,
     "sam-feature-factor": 0.1,
     "sam-noise-damping": 0.1,
+    "sam-noise-damping-gaussian": 2.4,
     "sam-boundary": 0.7,
     "moving-logits": 3.0,
     "sam-noise-boundary": 2.4,
     "sam-feature-boundary": 2.2,
     "noise-alignment": 2.8,
     "noise-tolerance": 2.2,
+    "alignment-distribution": 4.0,
     "family-variance": 2.7,
     "family-memorisation": 0.6,
     "best-k": 2.4,
@@ -111,6 +113,7 @@ COST = {
     "reused-data": 2.4,
     "test-error": 3.0,
     "activation": 3.2,
+    "isotropic-noise": 2.3,
     "more-patches": 2.1,
 }
 """Seconds of one core that a claim and its control take, about: for the order and the time left."""

@@ -41,7 +41,7 @@ def _blurred_growths(plan: Plan) -> list[Quantity]:
 
 def _blurred_variances(plan: Plan) -> list[Quantity]:
     W = unit_filters(_ISOTROPIC, plan.fixed(94))
-    return variances(plan, 95, _ISOTROPIC, _off_features(_ISOTROPIC, plan), W, 24)
+    return variances(plan, 95, _ISOTROPIC, _off_features(_ISOTROPIC, plan), W, 40)
 
 
 def _blurred_growth(plan: Plan, key: int, config: DataConfig) -> list[Quantity]:
@@ -49,7 +49,7 @@ def _blurred_growth(plan: Plan, key: int, config: DataConfig) -> list[Quantity]:
     g, k, sigma = plan.generator(key), 2, 1.2 * config.sigma_noise
     W = torch.tensor([[0.9, 0.8, 0.5, -0.4]], dtype=DRAWN)
     growing: dict[str, list[Tensor]] = {"U": [], "G": []}
-    for _ in range(plan.size(36)):
+    for _ in range(plan.size(90)):
         data = sample(_off_features(config, plan), g, (5000,), DRAWN)
         for arm, augmented in (("U", upsample(data, k)), ("G", generate(data, k, g, sigma))):
             growing[arm].append(-gradient(W, augmented, LOGIT)[:, 0])
@@ -200,7 +200,7 @@ def _patch_variances(plan: Plan) -> list[Quantity]:
             n_examples=4, dim=4, n_patches=patches, alpha=0.5, beta_slow=0.7, sigma_noise=0.5
         )
         W = unit_filters(config, plan.fixed(102, case))
-        out += variances(plan, 104 + case, config, config, W, 30, plan.broken)
+        out += variances(plan, 104 + case, config, config, W, 48, plan.broken)
     return out
 
 

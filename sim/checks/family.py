@@ -296,7 +296,7 @@ _VARIANCES = (
         replace(_LOUD, dim=6, noise="orthogonal"),
         Family(3, 0.9, 0.7, 1.2),
         4,
-        28_000,
+        84_000,
     ),
 )
 

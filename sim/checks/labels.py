@@ -173,7 +173,7 @@ def _class_alignments(plan: Plan) -> list[Quantity]:
 
 def _class_variances(plan: Plan) -> list[Quantity]:
     W = unit_filters(_FEW_CLASSES, plan.fixed(90))
-    return variances(plan, 91, _FEW_CLASSES, _classes(_FEW_CLASSES, plan), W, 56)
+    return variances(plan, 91, _FEW_CLASSES, _classes(_FEW_CLASSES, plan), W, 110)
 
 
 # --- Predictions ---------------------------------------------------------------------------------

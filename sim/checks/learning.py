@@ -43,7 +43,7 @@ def _test_errors(W: Tensor, data: Dataset, g: torch.Generator) -> Tensor:
 
 
 def _chance_on_slow(plan: Plan) -> list[Quantity]:
-    seeds, g = plan.size(24), plan.generator("noisy")
+    seeds, g = plan.size(72), plan.generator("noisy")
     data, W = _start(_NOISY, seeds, g)
     return [
         quantity(

@@ -154,7 +154,7 @@ def _independent_damping(plan: Plan) -> list[Quantity]:
     many = replace(_FEW, n_examples=4, alpha=0.5, noise=_kind(plan, "gaussian"))
     W = init(1, many.dim, 0.3, plan.fixed("independent"))
     a = 1e-6  # a derivative at 0: float64 leaves ten digits of the difference
-    damping = _damping(plan, many, W, a, plan.size(100))
+    damping = _damping(plan, many, W, a, plan.size(250))
     return [
         quantity(
             "slope of the damping in rho, independent patches",
