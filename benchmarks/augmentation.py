@@ -1,7 +1,7 @@
 """How fast batches are augmented, as ratios against what a user of torchvision would write.
 
 Baseline: a `DataLoader` over PIL images with torchvision's transforms, in this process and with
-worker processes, timed in turn with `empirical.training.augment` on the same images and batch
+worker processes, timed alternately with `empirical.training.augment` on the same images and batch
 size. Both give shuffled, normalised float batches; this process computes on one thread, as in
 training.
 """

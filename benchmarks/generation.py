@@ -3,7 +3,8 @@
 What is timed is what a run does: wanted images through a pixel generator into a store of its own,
 with noise, scheduler, PNG files, digests and disk. The generator has random weights, and the
 images are random, which is the worst case for PNG. Baseline: what a user of diffusers would write,
-one image at a time into a PNG file. All are timed in turn, and each ratio is taken inside a round.
+one image at a time into a PNG file. All are timed alternately, and each ratio is
+taken inside a round.
 """
 
 from __future__ import annotations

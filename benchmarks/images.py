@@ -27,7 +27,7 @@ def bench_selection(small: bool = False) -> Json:
     """Selecting slow examples of 100 classes against one k-means of all outputs, 50,000 x 100.
 
     The baseline is scikit-learn's KMeans with two clusters and as many restarts on the same
-    outputs: what a selection costs that does not look at classes. Both on one thread, in turn.
+    outputs: what a selection costs that does not look at classes. Both on one thread, alternately.
     """
     n, classes, rounds = (2000, 20, 1) if small else (50_000, 100, 3)
     rng = numpy_stream("bench", "selection")

@@ -1,7 +1,7 @@
 """How much the engine adds to the network's own work, and what SAM costs, as ratios.
 
 Baseline: forward, backward and step in plain torch on one batch that is there already. Baseline,
-engine and engine with SAM are timed in turn in one process, so that what else the machine does
+engine and engine with SAM are timed alternately in one process, so that what else the machine does
 falls on all alike, and each ratio is taken inside a round.
 """
 
@@ -22,7 +22,7 @@ from common.progress import progress
 from common.seeding import torch_stream
 from empirical.training import networks
 from empirical.training.batches import Normalisation, TrainingSet
-from empirical.training.devices import surroundings
+from empirical.training.devices import training_context
 from empirical.training.engine import train
 from empirical.training.recipes import Recipe
 
@@ -103,7 +103,7 @@ def bare(case: Case, device: torch.device) -> Callable[[], float]:
 
     def run() -> float:
         loss = torch.zeros(())
-        with surroundings(device, 1):
+        with training_context(device, 1):
             began = time.monotonic()
             for _ in range(case.steps):
                 optimizer.zero_grad()

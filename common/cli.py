@@ -29,13 +29,13 @@ PATIENCE = 30.0
 They must not end before: launchers end all when one fails."""
 
 
-def said_elsewhere(error: Exception) -> Exception:
+def reported_elsewhere(error: Exception) -> Exception:
     """Mark an error that another process of the same job reports: this one exits silently."""
-    error.said_elsewhere = True  # type: ignore[attr-defined]
+    error.reported_elsewhere = True  # type: ignore[attr-defined]
     return error
 
 
-def is_first_process() -> bool:
+def is_main_process() -> bool:
     """Whether this is the first process of a job, or alone."""
     return all(os.environ.get(name, "0") == "0" for name in RANKS)
 
@@ -61,8 +61,8 @@ def parse_or_exit(parse: Callable[[], T]) -> T:
         with contextlib.redirect_stderr(captured):
             return parse()
     except ParameterError as error:
-        if not is_first_process():
-            said_elsewhere(error)
+        if not is_main_process():
+            reported_elsewhere(error)
         raise
     except SystemExit as stop:
         if stop.code in (0, None):
@@ -78,7 +78,7 @@ def parse_or_exit(parse: Callable[[], T]) -> T:
         text = " ".join(text.split())
         # what a part of the settings says itself, in tyro's words of where it was
         text = re.sub(r"^(Value error )?Error parsing __tyro[\w.-]+: ", "", text)
-        fail(text, silent=not is_first_process())
+        fail(text, silent=not is_main_process())
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -86,17 +86,17 @@ def run(main: Callable[[], int | None]) -> None:
     try:
         sys.exit(main() or 0)
     except ParameterError as error:
-        fail(str(error), silent=_is_said_elsewhere(error))
+        fail(str(error), silent=_is_reported_elsewhere(error))
     except BrokenPipeError:
         # the reader of our output (head, less) has gone: nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
         name = error.filename if error.filename is not None else "input/output"
-        fail(f"{name}: {error.strerror or error}", silent=_is_said_elsewhere(error))
+        fail(f"{name}: {error.strerror or error}", silent=_is_reported_elsewhere(error))
     except KeyboardInterrupt:
         message = "interrupted; the same command continues from the last finished stage"
-        fail(message, code=130, silent=not is_first_process())
+        fail(message, code=130, silent=not is_main_process())
 
 
 def fail(message: str, code: int = 2, silent: bool = False) -> NoReturn:
@@ -108,5 +108,5 @@ def fail(message: str, code: int = 2, silent: bool = False) -> NoReturn:
     sys.exit(code)
 
 
-def _is_said_elsewhere(error: BaseException) -> bool:
-    return getattr(error, "said_elsewhere", False)
+def _is_reported_elsewhere(error: BaseException) -> bool:
+    return getattr(error, "reported_elsewhere", False)

@@ -1,4 +1,4 @@
-"""Several processes of one run: the first writes, the others wait and read."""
+"""The ranks of a distributed run: rank 0 writes, the others wait and read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from common.cli import said_elsewhere
+from common.cli import reported_elsewhere
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ def world() -> int:
     return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
 
 
-def first_does(work: Callable[[], T]) -> T | None:
+def run_on_main(work: Callable[[], T]) -> T | None:
     """Let the first process do something while the others wait; None in the others.
 
     An error in the first is raised in all of them, so that no process waits for ever.
@@ -68,7 +68,7 @@ def first_does(work: Callable[[], T]) -> T | None:
     return result
 
 
-def all_do(work: Callable[[], T]) -> T:
+def run_on_all(work: Callable[[], T]) -> T:
     """Let every process do something in which none waits for another.
 
     An error in one is raised in all of them.
@@ -100,4 +100,4 @@ def portable(error: Exception) -> Exception:
 
 def of_all(error: Exception) -> Exception:
     """An error that is raised in all processes: the first alone is to say it."""
-    return error if is_first() else said_elsewhere(error)
+    return error if is_first() else reported_elsewhere(error)

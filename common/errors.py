@@ -1,7 +1,7 @@
-"""The one exception for a parameter out of range, and the check that raises it.
+"""Bad input by kind, each of which a command turns into one line and exit code 2 (`common.cli`).
 
-Every package here reports bad input through `ParameterError`, so that a command can
-turn it into one line on stderr and exit code 2 (see `common.cli`).
+All are kinds of `ParameterError`; a diverged training (`common.divergence`) and a lack of memory
+(`common.memory`) are two more.
 """
 
 from __future__ import annotations
@@ -25,6 +25,24 @@ class ParameterError(ValueError):
     def __reduce__(self) -> tuple[type[ParameterError], tuple[str, object, str]]:
         # so that it can cross between processes: pickling would call it with its message alone
         return type(self), (self.name, self.value, self.allowed)
+
+
+class DamagedFileError(ParameterError):
+    """A file is cut short, was changed, or is not what it should be. value: its path."""
+
+
+class BusyError(ParameterError):
+    """Another run is writing to a folder. name: of its flag; value: the folder."""
+
+    def __str__(self) -> str:
+        return f"another run is writing to {self.value}: wait until it ends, or use {self.allowed}"
+
+
+class MissingDependencyError(ParameterError):
+    """A package is not installed. name: what needs it; value: the package; allowed: what to do."""
+
+    def __str__(self) -> str:
+        return f"{self.name} needs {self.value}, which is not installed: {self.allowed}"
 
 
 def require(condition: bool, name: str, value: object, allowed: str) -> None:

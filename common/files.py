@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common.errors import ParameterError
+from common.errors import DamagedFileError
 
 
 @contextmanager
@@ -50,18 +51,27 @@ def write_json(path: Path, value: object) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def finite(value: Any) -> Any:
+    """A JSON value with None in place of NaN and infinity, which JSON has not; tuples as lists."""
+    if isinstance(value, Mapping):
+        return {name: finite(own) for name, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(own) for own in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def read_json(path: Path, what: str, keys: tuple[str, ...] = ()) -> dict[str, Any]:
     """Read a JSON object that has at least `keys`.
 
     Raises:
-        ParameterError: the file is cut short or is not such an object.
+        DamagedFileError: the file is cut short or is not such an object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ParameterError(what, path, f"a whole JSON file ({error})") from error
+        raise DamagedFileError(what, path, f"a whole JSON file ({error})") from error
     if not isinstance(value, dict) or any(key not in value for key in keys):
-        raise ParameterError(what, path, f"a JSON object with the keys {', '.join(keys)}")
+        raise DamagedFileError(what, path, f"a JSON object with the keys {', '.join(keys)}")
     return value
 
 

@@ -15,8 +15,8 @@ from typing import ParamSpec, TypeVar
 
 from filelock import FileLock, Timeout
 
-from common.cli import is_first_process
-from common.errors import ParameterError
+from common.cli import is_main_process
+from common.errors import BusyError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,7 +35,7 @@ def writing(folder: Path, name: str = "out", shown: Path | None = None) -> Itera
     name, shown: what a message calls the flag that gives the folder, and the folder.
 
     Raises:
-        ParameterError: another process writes there now.
+        BusyError: another process writes there now.
         OSError: it cannot be made, or written.
     """
     path = folder.resolve() / LOCK
@@ -45,8 +45,7 @@ def writing(folder: Path, name: str = "out", shown: Path | None = None) -> Itera
     made = [own for own in (folder, *folder.parents) if not own.exists()]
     lock = _acquired(path)
     if lock is None:
-        allowed = "one that no other run writes to; another run is writing there now"
-        raise ParameterError(name, shown or folder, allowed)
+        raise BusyError(name, shown or folder, "another folder")
     _held.add(path)
     try:
         yield
@@ -87,7 +86,7 @@ def one_writer(command: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(command)
     def alone(*values: P.args, **named: P.kwargs) -> T:
         out = Path(signature.bind(*values, **named).arguments["out"])
-        with writing(out) if is_first_process() else contextlib.nullcontext():
+        with writing(out) if is_main_process() else contextlib.nullcontext():
             return command(*values, **named)
 
     return alone

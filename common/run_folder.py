@@ -44,7 +44,7 @@ def open_folder(out: Path, record: dict[str, Any], stages: tuple[str, ...]) -> N
 
 
 def release_folder(out: Path, message: str) -> None:
-    """Let `out`, in which a training diverged, be gone on with under other settings.
+    """Let `out`, in which a training diverged, be resumed with other settings.
 
     Its settings become diverged.json, with the message; what is finished stays.
     """

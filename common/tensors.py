@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from common.errors import ParameterError
+from common.errors import DamagedFileError
 from common.files import whole_file
 
 
@@ -29,15 +29,15 @@ def read_tensors(
     """Read a safetensors file that must hold the names and shapes of `like`, and its metadata.
 
     Raises:
-        ParameterError: the file is cut short, is not safetensors, or holds other tensors.
+        DamagedFileError: the file is cut short, is not safetensors, or holds other tensors.
     """
     try:
         with safe_open(path, framework="pt") as opened:
             found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             metadata = opened.metadata() or {}
     except SafetensorError as error:
-        raise ParameterError(what, path, f"a whole safetensors file ({error})") from error
+        raise DamagedFileError(what, path, f"a whole safetensors file ({error})") from error
     for name in sorted(set(like) | set(found)):
         if name not in found or name not in like or found[name].shape != like[name].shape:
-            raise ParameterError(what, path, f"a file of this network (differs at {name!r})")
+            raise DamagedFileError(what, path, f"a file of this network (differs at {name!r})")
     return found, metadata

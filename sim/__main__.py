@@ -86,8 +86,8 @@ class Calibrate:
 
       python -m sim calibrate --seeds 20 --first-seed 5000 --claims family best-k --out runs/few
 
-    Takes about 40 s of one core a seed. --out keeps what was measured: the same command goes on
-    where it was stopped, and more --seeds add to it. Exit code 1 when a seed fails, a quantity is
+    Takes about 40 s of one core a seed. --out keeps what was measured: the same command
+    resumes, and more --seeds add to it. Exit code 1 when a seed fails, a quantity is
     not measurable, or the law that a test assumes is rejected.
     """
 
@@ -172,7 +172,7 @@ class Run:
 
       python -m sim run --arm syn-all --rho .1 --batch-size 25 --steps 2000 --out runs/all
 
-    With --out, the same command goes on where it was stopped; it computes in one thread, so that
+    With --out, the same command resumes a stopped run; it computes in one thread, so that
     the same seed gives the same bytes on any number of cores.
     """
 
@@ -202,7 +202,7 @@ class Sweep:
     """Run every combination of some parameters' values; all others are those of the flags.
 
     Writes OUT/sweep.parquet, a row for each cell, and OUT/sweep.png for one or two parameters.
-    The same command goes on where it was stopped; one with more values keeps what is done; the
+    The same command resumes; one with more values keeps finished cells; the
     table does not depend on where it was computed. Examples:
 
       python -m sim sweep --grid arm=upsample,tada k=1,2,3,5 --out runs/k

@@ -1,4 +1,4 @@
-"""The five arms that the paper compares, in theory's own world."""
+"""The five arms that the paper compares, in the paper's setting."""
 
 from __future__ import annotations
 

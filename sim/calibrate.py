@@ -7,7 +7,6 @@ law that its test assumes. Both are tested here, over seeds.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from common.errors import require
+from common.files import finite
 from common.parallel import pool
 from common.plotting import BLUE, GREY, ORANGE, RED, canvas
 from common.progress import progress
@@ -89,7 +89,7 @@ def measure(name: str, seed: int) -> Json:
         # how clearly the control is contradicted: the largest deviation over the margin
         "control": [
             any(v.refuted for v in control),
-            _number(max((v.deviation for v in control if v.refuted), default=0.0)),
+            finite(max((v.deviation for v in control if v.refuted), default=0.0)),
         ],
     }
     return json.loads(json.dumps(record))
@@ -110,16 +110,12 @@ def _row(verdict: Verdict, quantity: Quantity) -> Json:
     texts = {"label": verdict.label, "relation": verdict.relation}
     return (
         texts
-        | {k: _number(x) for k, x in numbers.items()}
+        | {k: finite(x) for k, x in numbers.items()}
         | {
             "holds": verdict.holds,
             "missing": verdict.missing,
         }
     )
-
-
-def _number(x: float) -> float | None:
-    return float(x) if math.isfinite(x) else None
 
 
 # --- what was measured, on disk ------------------------------------------------------------------

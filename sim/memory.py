@@ -9,7 +9,7 @@ from common import memory
 from sim.backends.span import FEATURES
 from sim.measure import FRESH_CHUNK
 from sim.settings import RunSettings
-from sim.train import fewer_multiplications
+from sim.train import choose_backend
 
 
 def run_bytes(settings: RunSettings, checkpoint: bool = False) -> int:
@@ -40,7 +40,7 @@ def run_bytes(settings: RunSettings, checkpoint: bool = False) -> int:
     passes = 6 if settings.rho > 0 else 4  # arrays of the size of all projections
     backend = settings.backend
     if backend == "auto":
-        backend = fewer_multiplications(total, P, d, rows, S, batch, P - 1)
+        backend = choose_backend(total, P, d, rows, S, batch, P - 1)
     if backend == "span":
         third = grown + max(2 * made * P * d, distinct * P * d + 2 * rows * d + rows**2)
         kept = rows * (d + J) + rows**2

@@ -83,7 +83,7 @@ def curvature(
     """Largest |eigenvalue| of the derivative of a gradient at each W (..., J, d), and its vector.
 
     By power iteration from `direction`, with difference quotients: an estimate from below. (...)
-    and (..., J, d); the vector is where to go on from at a W nearby.
+    and (..., J, d); the vector is a starting point for a nearby W.
     """
     step = 1e-4
     size = norm(direction)

@@ -23,7 +23,7 @@ from rich.table import Table
 from torch import Tensor
 
 from common.errors import ParameterError, require
-from common.files import check_writable, nothing_left, read_json, whole_file, write_json
+from common.files import check_writable, finite, nothing_left, read_json, whole_file, write_json
 from common.locks import one_writer
 from common.progress import say
 from common.provenance import versions
@@ -181,7 +181,7 @@ def simulate(
         "metrics": {
             name: {
                 **{part: number[0] for part, number in _statistics(end[name][None]).items()},
-                "per_seed": _plain(end[name]),
+                "per_seed": finite(end[name].tolist()),
             }
             for name in METRICS
         },
@@ -253,11 +253,7 @@ def _statistics(values: Tensor) -> dict[str, list[float | None]]:
     """Mean over seeds and its standard error: (points, seeds) -> lists over points."""
     n = values.shape[-1]
     error = values.std(-1) / n**0.5 if n > 1 else torch.full(values.shape[:-1], torch.nan)
-    return {"mean": _plain(values.mean(-1)), "standard_error": _plain(error)}
-
-
-def _plain(values: Tensor) -> list[float | None]:
-    return [v if math.isfinite(v) else None for v in values.tolist()]
+    return {"mean": finite(values.mean(-1).tolist()), "standard_error": finite(error.tolist())}
 
 
 @one_writer
@@ -265,7 +261,7 @@ def run_in(out: Path, settings: RunSettings) -> dict[str, Any]:
     """`simulate` into a folder; returns what is in out/result.json, found there or made.
 
     Files: settings.json, checkpoint.safetensors while it runs, result.json, curves.png. A killed
-    run goes on from its checkpoint and gives the same result.json, its `seconds` apart.
+    run resumes from its checkpoint and gives the same result.json, its `seconds` apart.
     Raises ParameterError as `simulate` does, for a folder of other settings and for a damaged
     file in it; OSError where the folder cannot be written.
     """

@@ -35,7 +35,7 @@ import torch
 from joblib import delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from common.errors import ParameterError, require
+from common.errors import MissingDependencyError, ParameterError, require
 from common.files import check_writable, digest, nothing_left, read_json, whole_file, write_json
 from common.locks import one_writer
 from common.parallel import check_jobs, pool
@@ -194,12 +194,12 @@ def key(cell: RunSettings) -> str:
 
 
 def library(name: str, extra: str) -> Any:
-    """Import a library of an extra. Raises ParameterError if it is missing."""
+    """Import a library of an extra. Raises MissingDependencyError if it is not there."""
     try:
         return importlib.import_module(name)
     except ImportError:
-        allowed = f"installed: pip install 'tada-companion[{extra}]'"
-        raise ParameterError(name, "missing", allowed) from None
+        install = f"pip install 'tada-companion[{extra}]'"
+        raise MissingDependencyError("this sweep", name, install) from None
 
 
 def _address(cluster: str) -> tuple[str, str]:
@@ -246,7 +246,7 @@ def _on_processes(cells: list[RunSettings], jobs: int) -> Generator[Any]:
         for result in results:  # noqa: UP028
             yield result
     except TerminatedWorkerError:
-        allowed = "fewer: a process was killed (memory?); run the same command again to go on"
+        allowed = "fewer: a process was killed (memory?); run the same command again to resume"
         raise ParameterError("jobs", jobs, allowed) from None
     finally:
         with warnings.catch_warnings():
@@ -336,7 +336,7 @@ def _no_cluster(cluster: str, what: str) -> ParameterError:
 def _lost(cluster: str, error: BaseException) -> ParameterError:
     allowed = (
         f"there to the end ({type(error).__name__}: a cell's workers died, or the cluster); "
-        "run the same command again to go on"
+        "run the same command again to resume"
     )
     return ParameterError("cluster", cluster, allowed)
 

@@ -153,10 +153,10 @@ def cheaper(data: Dataset, batch_size: int | None = None) -> str:
     rows = FEATURES + int(data.is_noise[one].sum())
     runs = data.x[..., 0, 0, 0].numel()
     each = int(data.is_noise.sum(-1).max())
-    return fewer_multiplications(n, P, d, rows, runs, batch_size, each)
+    return choose_backend(n, P, d, rows, runs, batch_size, each)
 
 
-def fewer_multiplications(
+def choose_backend(
     n: int, P: int, d: int, rows: int, runs: int, batch_size: int | None, noise_each: int
 ) -> str:
     """The same from sizes: n examples of P patches in d dimensions, so many rows and runs, and

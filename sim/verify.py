@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from common.errors import require
+from common.files import finite
 from common.parallel import check_jobs, pool
 from common.progress import progress
 from sim.checks import CHECKS
@@ -158,11 +158,7 @@ def as_json(results: list[Result], elapsed: float, seed: int, full: bool) -> dic
 
 def _plain(verdict: Verdict) -> dict[str, Any]:
     # JSON has neither infinity (no margin, or the wrong side of it) nor NaN (not measurable)
-    plain = {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in asdict(verdict).items()
-        if key != "missing" or value
-    }
+    plain = finite({k: v for k, v in asdict(verdict).items() if k != "missing" or v})
     if verdict.missing:
         return plain
     if verdict.relation in "<>" and verdict.predicted:

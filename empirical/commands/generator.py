@@ -22,10 +22,11 @@ def train_generator(
 ) -> None:
     """Train a class-conditional diffusion model on a data set, into OUT.
 
-    OUT is a folder that diffusers' DDPMPipeline loads too. The same command goes on where it was
-    stopped, and on a CPU ends with the same bytes. It sees the images that the data set keeps for a
-    generator (digits, fashion-mnist), or else the training images, from `first` on, `count` of them
-    (all: no `count`); OUT/trained-on.npy says which, and `run` refuses it where they are scored.
+    OUT is a folder that diffusers' DDPMPipeline loads too. The same command resumes a stopped
+    training, and on a CPU ends with the same bytes. It sees the images that the data set keeps for
+    a generator (digits, fashion-mnist), or else the training images, from `first` on, `count` of
+    them (all: no `count`); OUT/trained-on.npy says which, and `run` refuses it where they are
+    scored.
 
     For example: python -m empirical train-generator --dataset cifar10 --steps 20000 --widths 64
     128 256 --flips --out runs/cifar10-generator

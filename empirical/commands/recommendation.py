@@ -27,7 +27,7 @@ def recommend(
     Makes --copies images of --sources slow ones at each of --strengths (by default .1 to 1),
     measures which share of the feature and of the noise they keep, and writes
     OUT/recommendation.json and OUT/recommendation.png. OUT is then the folder of the recommended
-    run: empirical run with that strength and k goes on there.
+    run: `empirical run` with that strength and k continues there.
 
     For example: python -m empirical recommend --dataset digits --strengths .3 .5 .7 .9
     --out runs/advice
@@ -37,7 +37,7 @@ def recommend(
 
     Args:
         out: folder of the recommendation, and of the run that follows it.
-        ks: amplifications on offer, beside 1, which is no synthetic images.
+        ks: amplifications to choose from, beside 1, which is no synthetic images.
         sources: at most so many slow images, which copies are made of.
         copies: of each source at each strength.
         judge: network of the two classifiers that say what copies keep.

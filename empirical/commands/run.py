@@ -114,7 +114,7 @@ def run(
     """The whole of Algorithm 1; the result is OUT/result.json.
 
     For example: python -m empirical run --dataset digits --arm tada --k 2 --optimizer sam
-    --seed 3 --out runs/tada. The same command goes on where it was stopped, and gives the same
+    --seed 3 --out runs/tada. The same command resumes a stopped run, and gives the same
     bytes in another folder.
 
     The paper's experiment, planned only: python -m empirical run --preset cifar10-resnet18

@@ -25,7 +25,7 @@ class GenerationSettings:
     strength: float = 0.5
     """share of the diffusion trajectory that is re-noised, in (0, 1]"""
     strengths: tuple[float, ...] | None = None
-    """copy 1 at the first, copy 2 at the second, ... in turn; None: all at strength"""
+    """copy 1 at the first, copy 2 at the second, ... cyclically; None: all at strength"""
     boomerang_strength: float = 0.2
     """strength for arm boomerang"""
     trajectory: bool = False

@@ -23,7 +23,7 @@ NETWORKS = ("small", "conv4", "resnet18", "vgg19", "densenet121", "vit-s", "conv
 BUDGETS = ("epochs", "steps")
 
 MOST_SEEDS = 10_000
-"""Of one command that goes through them in turn: more would take years."""
+"""Of one command that runs them one after another: more would take years."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Settings:
 
     @property
     def arm_strengths(self) -> tuple[float, ...]:
-        """The strengths of this arm's copies 1, 2, ..., in turn."""
+        """The strengths of this arm's copies 1, 2, ..., cyclically."""
         if self.generation.from_noise:
             return (1.0,)
         if self.arm == "boomerang":

@@ -1,7 +1,7 @@
 """Data sets in memory, or as memory-mapped cache files where they would take too much of it.
 
 A cache is one folder that is whole or absent: pixels and labels as .npy files, and `about.json`
-with their sizes and SHA-256. One that does not fit these is made anew.
+with their sizes and SHA-256. One that does not match these is recomputed.
 """
 
 from __future__ import annotations

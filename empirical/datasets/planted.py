@@ -150,7 +150,7 @@ def _n_fast(config: PlantedConfig, members: np.ndarray | int) -> np.ndarray:
 
 
 def labels(config: PlantedConfig, n: int) -> np.ndarray:
-    """Labels of the images 0 to n - 1, the classes in turn: int64 (n,)."""
+    """Labels of the images 0 to n - 1, cycling through the classes: int64 (n,)."""
     return np.arange(n, dtype=np.int64) % config.n_classes
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.errors import ParameterError
+from common.errors import MissingDependencyError
 from empirical.config.data import NAMES, check_name
 from empirical.datasets.base import ImageSet, Source
 from empirical.datasets.digits import whole
@@ -62,7 +62,8 @@ def _source(
     try:
         from empirical.datasets import cifar, fashion
     except ModuleNotFoundError as error:
-        raise ParameterError("dataset", name, f"used with {error.name} installed") from error
+        install = "pip install 'tada-companion[empirical]'"
+        raise MissingDependencyError(f"dataset {name}", error.name, install) from error
     if name == "fashion-mnist":
         return fashion.source(root, download)
     return cifar.source(name, root, download)

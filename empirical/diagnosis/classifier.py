@@ -67,7 +67,7 @@ def train_judge(
 ) -> Judge:
     """Train both networks on the training images of a data set, or find them in `folder`.
 
-    folder: keeps the engine's checkpoints, from which a stopped call goes on; after a finished one
+    folder: keeps the engine's checkpoints, from which a stopped call resumes; after a finished one
     nothing is trained again. It belongs to one data set, network and recipe. recipe.seed also
     keys the halves and the networks.
 

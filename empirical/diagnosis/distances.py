@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from empirical.diagnosis.estimates import Estimate
 
 GROUPS = 8
-"""Groups of sources that the jackknife leaves out in turn."""
+"""Groups of sources that the jackknife leaves out one by one."""
 JACKKNIFED = 256
 """Features up to which FID is jackknifed: each takes the eigenvalues of a matrix of that size."""
 LEAST = 8

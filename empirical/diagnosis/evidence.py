@@ -49,7 +49,7 @@ def fidelity(copies: float, sources: float, mixed: Sequence[float]) -> float:
     """The share c of the sources at which mixtures show as much evidence as the copies do.
 
     Arguments are mean evidence; mixed: at LEVELS. NaN where the sources show none. The curve of
-    the mixtures is made monotone and starts from 0 at level 0; above 1 it goes on straight, and
+    the mixtures is made monotone and starts from 0 at level 0; above 1 it is extended linearly, and
     below 0 the plain ratio is returned.
     """
     if not sources > 0:

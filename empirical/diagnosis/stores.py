@@ -31,7 +31,7 @@ from empirical.generation.ideal import ideal
 from empirical.pipeline.synthesis import CURVES
 from empirical.runtime import HERE, Machine
 from empirical.storage.folder import read_identity, read_manifest, shard_paths
-from empirical.storage.request import Wanted
+from empirical.storage.request import ImageSpec
 from empirical.storage.shards import pixels_of, read_shard
 from empirical.training.recipes import Recipe
 from empirical.versions import versions
@@ -94,7 +94,7 @@ def read_copies(folder: Path, data: ImageSet, at_most: int = AT_MOST, seed: int 
     rng = numpy_stream("diagnosis sources", seed)
     kept = np.sort(rng.permutation(every)[:at_most])
     wanted_ones = set(kept.tolist())
-    images: list[Wanted] = []
+    images: list[ImageSpec] = []
     pieces: list[Tensor] = []
     for path in paths:
         found = read_shard(path, store, noted.get(path.name))

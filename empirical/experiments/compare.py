@@ -3,7 +3,7 @@
 One generator, trained on the pool, serves all splits. In the control a split's generator is
 trained on that split's training images alone (SGD only): what the pool's knowledge is worth.
 Every (generator, split, arm, optimizer, budget) is one cell, with all seeds trained together;
-each is one small file, so a killed comparison goes on where it was.
+each is one small file, so a killed comparison resumes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from common.errors import require
-from common.files import digest, read_json, write_json
+from common.files import digest, finite, read_json, write_json
 from common.locks import one_writer
 from common.parallel import check_jobs, run_all
 from common.progress import progress
@@ -285,7 +285,7 @@ def _summary(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             for key in ("test_error", "test_error_slow", "test_error_fast"):
                 estimate = clustered(errors(cells, *where, key=key))
                 row[key] = estimate.mean
-                row[f"{key}_standard_error"] = _number(estimate.standard_error)
+                row[f"{key}_standard_error"] = finite(estimate.standard_error)
             rows.append(row)
     return rows
 
@@ -304,17 +304,12 @@ def _orderings(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                     "optimizer": optimizer,
                     "budget": budget,
                     "difference": estimate.mean,
-                    "standard_error": _number(estimate.standard_error),
-                    "low": _number(estimate.low),
-                    "high": _number(estimate.high),
+                    "standard_error": finite(estimate.standard_error),
+                    "low": finite(estimate.low),
+                    "high": finite(estimate.high),
                     "splits": estimate.splits,
                     "seeds": own.shape[1],
                     "verdict": verdict(estimate),
                 }
             )
     return rows
-
-
-def _number(value: float) -> float | None:
-    """JSON has no NaN."""
-    return None if np.isnan(value) else value

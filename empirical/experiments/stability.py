@@ -82,7 +82,7 @@ def stability(
             with rc_context(STYLE):
                 write_figure(out / "truth.png", draw_truth(found))
 
-    distributed.first_does(write)
+    distributed.run_on_main(write)
     return found
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.errors import ParameterError, require
+from common.errors import MissingDependencyError, ParameterError, require
 from common.files import digest
 from empirical.config.strength import share_of_steps
 from empirical.datasets.base import to_float, to_levels
@@ -210,12 +210,11 @@ def load_glide(
 
 
 def glide_package(module: str) -> ModuleType:
-    """A module of OpenAI's package. Raises ParameterError if it is not installed."""
+    """A module of OpenAI's package. Raises MissingDependencyError if it is not installed."""
     try:
         return importlib.import_module(f"glide_text2im.{module}")
     except ModuleNotFoundError as error:
-        allowed = f"used with {error.name} installed: {INSTALL}"
-        raise ParameterError("generator", "glide", allowed) from error
+        raise MissingDependencyError("generator glide", error.name, INSTALL) from error
 
 
 def _weights(cache_dir: Path, device: torch.device) -> dict[str, Tensor]:

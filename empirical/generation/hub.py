@@ -143,7 +143,7 @@ class Hub:
 
         Raises:
             ParameterError: strength is outside (0, 1], or leaves no step; or the pipeline does not
-                work, or does not find back to images from there (see `trial`).
+                work, or does not recover images from there (see `trial`).
         """
         check_strength(strength)
         return self._use(strength).steps

@@ -146,7 +146,7 @@ def denoising(schedule: Mapping[str, Any], sampling: Sampling, strength: float) 
     schedule: a scheduler's configuration, as in scheduler_config.json, with the betas.
 
     Raises:
-        ParameterError: see `grid`; or the scheduler does not find back to images from there.
+        ParameterError: see `grid`; or the scheduler does not recover images from there.
     """
     plain = json.dumps(dict(schedule), sort_keys=True, default=list)
     found = _wrong(plain, sampling, strength)

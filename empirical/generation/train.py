@@ -106,7 +106,7 @@ def train_generator(
     device: str = "cpu",
     advice: str | None = None,
 ) -> Trained:
-    """Train a generator into `folder`, go on from its checkpoint, or check it if it is finished.
+    """Train a generator into `folder`, resume it from a checkpoint, or check it if it is finished.
 
     pixels: uint8 (n, channels, side, side); labels: int64 (n,). Until it is finished its
     checkpoints lie in `folder` + ".checkpoint". The random numbers of a step are keyed by the
@@ -313,7 +313,7 @@ class _Training:
     def _resume(
         self, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]
     ) -> tuple[int, float]:
-        """Put a checkpoint's state in place; returns the step to go on from, the seconds spent."""
+        """Restore a checkpoint; returns the step to resume from and the seconds spent."""
         state: dict[int, dict[str, Any]] = {
             number: {
                 "step": torch.zeros(()),

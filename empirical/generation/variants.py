@@ -21,7 +21,7 @@ from empirical.generation.base import Backend, HasTrajectory, Kept, Originals, n
 class Variants:
     """How the k - 1 images of an original differ.
 
-    strengths: copy 1 is made at the first, copy 2 at the second, ..., and then in turn again;
+    strengths: copy 1 is made at the first, copy 2 at the second, ..., and then cyclically;
     trajectory: the copies are kept along one denoising run at the only strength, evenly spaced, the
     last of them at its end;
     kept: along a trajectory, the clean image predicted so far or the noisy one itself.

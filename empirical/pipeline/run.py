@@ -1,7 +1,7 @@
 """The whole of Algorithm 1 in one folder, stage by stage, each found again when it is finished.
 
 In the folder, in this order: settings.json, early/ and slow_sets.json, generator/, synthetic/,
-training/, network.safetensors, result.json. A killed run goes on from the last finished stage, or
+training/, network.safetensors, result.json. A killed run resumes from the last finished stage, or
 from that stage's last checkpoint, and on a CPU ends with the same bytes.
 
     from pathlib import Path
@@ -100,7 +100,7 @@ def _opened(
     generates: whether synthetic images may have to be made in the block.
     """
     distributed.start(machine.cpu)
-    place = distributed.all_do(lambda: _checked(settings, out, machine, generates))
+    place = distributed.run_on_all(lambda: _checked(settings, out, machine, generates))
 
     def check_folder() -> None:
         if not (out / "result.json").exists():
@@ -110,14 +110,14 @@ def _opened(
             read_json(out / TIMINGS, "timings")
 
     with ExitStack() as alone:
-        distributed.first_does(check_folder)
+        distributed.run_on_main(check_folder)
         with free_if_diverged(out):
             yield place
 
 
 @contextmanager
 def free_if_diverged(out: Path, *stages: str) -> Iterator[None]:
-    """Where a training in the block diverges, or finds no slow example, `out` may be gone on with
+    """Where a training in the block diverges, or finds no slow example, `out` may be used again
     under other settings.
 
     What is finished there is kept, but for `stages`; each file knows what it depends on.
@@ -207,7 +207,7 @@ def _selected(place: Workplace) -> slow_sets.Slow:
         )
         shutil.rmtree(place.out / "early", ignore_errors=True)
 
-    distributed.first_does(write)
+    distributed.run_on_main(write)
     return slow
 
 
@@ -226,7 +226,7 @@ def _synthetic(place: Workplace, pairs: list[Pair], repair: bool = False) -> dic
                 with place.timed("generator", trained_here(*given).seconds):
                     pass
 
-        distributed.first_does(train_first)
+        distributed.run_on_main(train_first)
     backend = load_backend(data, place.split, settings, folder, machine)
     store = machine.synthetic or place.out / "synthetic"
     start = time.monotonic()
@@ -266,7 +266,7 @@ def run(settings: Settings, out: Path, machine: Machine = HERE) -> dict[str, Any
     Errors are shares in [0, 1]. What `out` already holds of this run is used again.
 
     Raises:
-        DivergenceError: a training diverged; `out` may be gone on with under better settings.
+        DivergenceError: a training diverged; `out` may be used again with better settings.
         ParameterError: a setting does not fit the data, `out` belongs to a run with other
             settings, another process writes there, or a file in it is damaged.
     """
@@ -346,7 +346,7 @@ def _run(place: Workplace) -> dict[str, Any]:
             shutil.rmtree(checkpoint)
         return result
 
-    written = distributed.first_does(write)
+    written = distributed.run_on_main(write)
     return read_json(path, "result", RESULT_KEYS) if written is None else written
 
 

@@ -35,7 +35,7 @@ from empirical.generation.train import Trained, train_generator, trained_on
 from empirical.generation.variants import Variants, one_copy, one_run, plan
 from empirical.pipeline.arms import Pair
 from empirical.runtime import Machine
-from empirical.storage.request import Request, Wanted
+from empirical.storage.request import ImageSpec, Request
 from empirical.storage.sharing import told_by_first
 from empirical.storage.store import make_store, missing, read_store
 
@@ -76,7 +76,7 @@ def trained_here(
     device: str = "cpu",
     name: str = "generator",
 ) -> Trained:
-    """The generator `pixel`: trained into `folder`, gone on with, or found finished."""
+    """The generator `pixel`: trained into `folder`, resumed, or found finished."""
     pixels, labels = generator_data(data.train, split, settings)
     recipe = recipe_of(settings, data.flips)
     seed = settings.generation.generator_seed
@@ -177,7 +177,7 @@ def try_named(
     nothing may be downloaded and the model is not on this machine.
 
     Raises:
-        ParameterError: it does not fit, does not work, or does not find back to images.
+        ParameterError: it does not fit, does not work, or does not recover images.
     """
     if not is_named(settings) or not (machine.download or _is_here(settings, machine)):
         return None
@@ -221,8 +221,8 @@ def load_backend(
         ParameterError: there is no such model, it is damaged, or it does not fit the images.
     """
     if settings.generation.generator == "pixel":
-        distributed.first_does(lambda: trained_here(data, split, settings, folder, machine.device))
-    return distributed.all_do(lambda: _load(data, settings, folder, machine))
+        distributed.run_on_main(lambda: trained_here(data, split, settings, folder, machine.device))
+    return distributed.run_on_all(lambda: _load(data, settings, folder, machine))
 
 
 def _load(data: ImageSet, settings: Settings, folder: Path, machine: Machine) -> Backend:
@@ -339,7 +339,7 @@ def request(
     how = variants(settings, pairs)
     copies = {copy.number: copy for copy in plan(backend, how)}
     wanted = tuple(
-        Wanted(
+        ImageSpec(
             source,
             copy,
             float(copies[copy].strength),
@@ -372,12 +372,12 @@ def request(
 
 def maker(
     images: Images, pairs: Sequence[Pair], settings: Settings, backend: Backend, seed: int
-) -> Callable[[Sequence[Wanted]], Tensor]:
+) -> Callable[[Sequence[ImageSpec]], Tensor]:
     """What makes a batch of wanted images: of one copy, or all of some sources' trajectories."""
     how = variants(settings, pairs)
     copies = {copy.number: copy for copy in plan(backend, how)}
 
-    def make(batch: Sequence[Wanted]) -> Tensor:
+    def make(batch: Sequence[ImageSpec]) -> Tensor:
         sources = list(dict.fromkeys(wanted.source for wanted in batch))
         index = torch.tensor(sources)
         originals = Originals(images.pixels[index], images.labels[index], index)
@@ -409,7 +409,7 @@ def stored_images(
     """
     if not pairs:
         return {}
-    wanted = distributed.all_do(lambda: request(images, pairs, settings, backend, seed, seen))
+    wanted = distributed.run_on_all(lambda: request(images, pairs, settings, backend, seed, seen))
     folder.parent.mkdir(parents=True, exist_ok=True)
     left = told_by_first(lambda: missing(folder, wanted, repair))
     shown = left > 0 and distributed.is_first()
@@ -421,5 +421,5 @@ def stored_images(
         if seen is not None and (repair or not (folder / SEEN).exists()):
             write_seen(folder, seen)
 
-    distributed.first_does(note)
+    distributed.run_on_main(note)
     return dict(zip(pairs, read_store(folder, wanted), strict=True))

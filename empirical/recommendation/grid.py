@@ -65,7 +65,7 @@ def grid(
     The cells are those of k = 1, and of `ks` with each of `strengths`, if none is given with
     `strength`.
 
-    Each cell is a run in OUT/grid/seed-S/CELL, so a stopped grid goes on. The cells of a seed share
+    Each cell is a run in OUT/grid/seed-S/CELL, so a stopped grid resumes. The cells of a seed share
     their slow examples and OUT/grid/seed-S/synthetic, where copy c of a source is the same at every
     k; all cells share the generator in OUT/generator, which `recommend` with this OUT uses too.
 
@@ -86,7 +86,7 @@ def grid(
         given = (data, make_split(data, settings.data), settings, out / "generator", machine.device)
         distributed.start(machine.cpu)
         out.mkdir(parents=True, exist_ok=True)
-        distributed.first_does(lambda: trained_here(*given))
+        distributed.run_on_main(lambda: trained_here(*given))
         base = changed(settings, generator=f"pixel:{out / 'generator'}")
     found: dict[Cell, list[dict[str, Any]]] = {cell: [] for cell in cells(strengths, ks)}
     for seed in range(settings.seed, settings.seed + seeds):
@@ -116,7 +116,7 @@ def grid(
         with rc_context(STYLE):
             write_figure(out / "grid.png", draw(result))
 
-    distributed.first_does(write)
+    distributed.run_on_main(write)
     return result
 
 
@@ -130,7 +130,7 @@ def _share_selection(source: Path, target: Path, settings: Settings) -> None:
             shutil.copyfile(source / "selection.json", part)
             part.replace(target / "selection.json")
 
-    distributed.first_does(share)
+    distributed.run_on_main(share)
 
 
 def _recommended(path: Path) -> dict[str, Any]:

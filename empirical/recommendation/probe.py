@@ -29,7 +29,7 @@ from empirical.diagnosis.faithfulness import (
 )
 from empirical.generation.base import Backend, Originals
 from empirical.pipeline.synthesis import seen_by, stored_images
-from empirical.recommendation.rule import Kept, Pace
+from empirical.recommendation.rule import LearningTimes, MeasuredStrength
 from empirical.runtime import HERE, Machine
 from empirical.selection.early_training import early_job
 from empirical.training import evaluate
@@ -67,8 +67,8 @@ class Probe:
 
     faithfulness: list[Faithfulness]
     fast: list[Faithfulness] | None
-    kept: list[Kept]
-    resamples: list[list[Kept]]
+    kept: list[MeasuredStrength]
+    resamples: list[list[MeasuredStrength]]
     judge: dict[str, Any]
 
 
@@ -107,7 +107,7 @@ def probe(
     seen_by_judge = ImageSet(data.name, known, data.test, data.flips, data.mean, data.std)
     judge: Judge | None = None
 
-    def measured(group: np.ndarray) -> tuple[list[Faithfulness], list[list[Kept]]]:
+    def measured(group: np.ndarray) -> tuple[list[Faithfulness], list[list[MeasuredStrength]]]:
         nonlocal judge
         chosen, of_copy, pixels = probe_copies(
             data, split, group, settings, backend, strengths, out, sources, copies, machine
@@ -143,7 +143,7 @@ def probe(
     return Probe(found, fast, kept, drawn, about)
 
 
-def _kept(own: Faithfulness, seen: Faithfulness) -> Kept:
+def _kept(own: Faithfulness, seen: Faithfulness) -> MeasuredStrength:
     """seen: where fidelity comes from."""
     if seen.fidelity is None:
         allowed = "more, or --judge-epochs larger: the judge does not see the class of these images"
@@ -152,7 +152,7 @@ def _kept(own: Faithfulness, seen: Faithfulness) -> Kept:
     tau = 0.0 if own.kept_noise is None else own.kept_noise.value
     amplitude = 0.0 if own.amplitude is None else own.amplitude.value
     assert own.strength is not None
-    return Kept(own.strength, seen.fidelity.value, tau, amplitude)
+    return MeasuredStrength(own.strength, seen.fidelity.value, tau, amplitude)
 
 
 def probe_copies(
@@ -193,7 +193,7 @@ def resamples(
     strengths: Sequence[float],
     rng: np.random.Generator,
     draws: int = DRAWS,
-) -> list[list[Kept]]:
+) -> list[list[MeasuredStrength]]:
     """c, τ and a of every strength, from the same resampled sources at all strengths.
 
     masks: bool (N,), the copies of each strength; each source has as many at every strength.
@@ -224,7 +224,7 @@ def resamples(
             both = own["self"] * source["self"]
             tau = own["inner"] / both**0.5 if both > 0 else 0.0
             a = (own["self"] / source["self"]) ** 0.5 if source["self"] > 0 else 0.0
-            here.append(Kept(strength, c if np.isfinite(c) else 0.0, tau, a))
+            here.append(MeasuredStrength(strength, c if np.isfinite(c) else 0.0, tau, a))
         found.append(here)
     return found
 
@@ -232,14 +232,14 @@ def resamples(
 # --- learning times ------------------------------------------------------------------------------
 
 
-def measure_pace(
+def measure_learning_times(
     data: ImageSet,
     split: Split,
     slow: np.ndarray,
     settings: Settings,
     folder: Path | None = None,
     machine: Machine = HERE,
-) -> tuple[Pace, dict[str, list[float]]]:
+) -> tuple[LearningTimes, dict[str, list[float]]]:
     """How long slow examples take against fast ones, and against their own noise.
 
     A network like the early one is trained on one half of the training images for
@@ -273,14 +273,14 @@ def measure_pace(
         **machine.options,
     )
     curves = {name: [epoch["evaluation"][name] for epoch in trained.history] for name in images}
-    return pace_of(curves, 1 / len(data.classes)), curves
+    return learning_times_of(curves, 1 / len(data.classes)), curves
 
 
 def _accuracy(network: nn.Module, images: Images, data: ImageSet) -> float:
     return 1 - evaluate.evaluate(network, images, data.mean, data.std)["error"]
 
 
-def pace_of(curves: Mapping[str, Sequence[float]], chance: float) -> Pace:
+def learning_times_of(curves: Mapping[str, Sequence[float]], chance: float) -> LearningTimes:
     """Ratios of learning times from accuracies by epoch of fast, slow and slow_seen images.
 
     A time is when the accuracy is first midway between `chance` (before the first epoch) and 1,
@@ -290,10 +290,10 @@ def pace_of(curves: Mapping[str, Sequence[float]], chance: float) -> Pace:
     times = {name: _time(curves.get(name, ()), chance) for name in ("fast", "slow", "slow_seen")}
     fast, slow, seen = (times[name] for name in ("fast", "slow", "slow_seen"))
     if "slow" not in curves:
-        return Pace()
+        return LearningTimes()
     last = float(len(curves["slow"]))
     feature = last if slow is None else slow
-    return Pace(
+    return LearningTimes(
         None if fast is None else feature / fast,
         None if seen is None else feature / seen / 2,
         at_least=slow is None,

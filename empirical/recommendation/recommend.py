@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from matplotlib.figure import Figure
 
 from common import distributed
 from common.errors import ParameterError, require
-from common.files import read_json, write_json
+from common.files import finite, read_json, write_json
 from common.locks import one_writer
 from common.plotting import BLUE, GREEN, GREY, ORANGE, RED, STYLE, canvas, write_figure
 from empirical.config.settings import Settings, changed
@@ -25,7 +24,7 @@ from empirical.diagnosis.estimates import Estimate
 from empirical.pipeline import memory, run
 from empirical.pipeline.synthesis import check, load_backend
 from empirical.recommendation import rule
-from empirical.recommendation.probe import Probe, check_grid, measure_pace, probe
+from empirical.recommendation.probe import Probe, check_grid, measure_learning_times, probe
 from empirical.runtime import HERE, Machine
 from empirical.training import networks
 from empirical.versions import versions
@@ -51,7 +50,7 @@ def recommend(
     """Measure (c, τ, a) on a few sources and choose by `rule`; returns OUT/recommendation.json.
 
     OUT is a run's folder: steps 1 and 2 and the generator are made there as `run` makes them, and
-    in the end its settings are those recommended, so that `run` goes on from it with these. Every
+    in the end its settings are those recommended, so that `run` continues from it with these. Every
     part is found again: copies in OUT/probe, the judge in OUT/judge, learning times in OUT/pace.
     The settings' `strengths` are tried, or STRENGTHS; strength and k of `settings` do not matter.
 
@@ -96,7 +95,7 @@ def _recommend(
         *(data, split, slow.train, here, backend, strengths, out),
         *(sources, copies, judge, recipe, machine),
     )
-    pace, curves = measure_pace(data, split, slow.train, here, out / "pace", machine)
+    pace, curves = measure_learning_times(data, split, slow.train, here, out / "pace", machine)
     alpha = 1 - float(slow.train.mean())
     errors = [
         (_error_of(seen.fidelity), _error_of(own.kept_noise))
@@ -119,7 +118,7 @@ def _recommend(
         "alpha": alpha,
         "budget": here.budget,
         "pace": {**asdict(pace), "accuracy": curves},
-        "wanted_k": _finite(chosen.wanted_k),
+        "wanted_k": finite(chosen.wanted_k),
         "strengths": _rows(found, chosen),
         "best": [{"k": k, "strength": own} for k, own in chosen.best.items()],
         "soonest": [{"k": k, "strength": own} for k, own in chosen.soonest.items()],
@@ -148,7 +147,7 @@ def _recommend(
         if not begun:
             write_json(out / "settings.json", taken.record())
 
-    distributed.first_does(write)
+    distributed.run_on_main(write)
     return result
 
 
@@ -178,10 +177,6 @@ def _rows(found: Probe, chosen: rule.Recommendation) -> list[dict[str, Any]]:
 
 def _error_of(estimate: Estimate | None) -> float | None:
     return None if estimate is None else estimate.standard_error
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def draw(result: dict[str, Any]) -> Figure:

@@ -11,10 +11,11 @@ feature and a correlation τ with its noise, of amplitude a; c, τ and a move wi
   so that noise level, dimension, number and contrast of the slow examples do not matter. The rule
   (F12) has no margin, and did worse on whole runs (theory/family.md, at its end).
 - k: copies help if R < 1, which some k reaches exactly where aτ < c (F9); and then R falls with
-  every further copy, so that something else must end it. At equal epochs it is the least k on offer
-  with which the slow feature is learned no later than the fast one, k ≥ 1 + (k* − 1)/c³ (F2), and
+  every further copy, so that something else must end it. At equal epochs it is the least available
+  k with which the slow feature is learned no later than the fast one, k ≥ 1 + (k* − 1)/c³ (F2), and
   before its examples' noise, (33) R < 1; at equal steps the least that minimises (F10), which is 1
-  where c³ ≤ 1 − α. k* and (33) are ratios of learning times and are measured as such (`Pace`).
+  where c³ ≤ 1 − α. k* and (33) are ratios of learning times, and are
+  measured as such (`LearningTimes`).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from theory.family import Family, amplification_helps, effective_k, fastest_grow
 
 
 @dataclass(frozen=True)
-class Kept:
+class MeasuredStrength:
     """What copies of one strength keep: fidelity c, kept noise τ, amplitude a.
 
     c and τ are cut to [0, 1] where the family needs them: measured ones can lie outside.
@@ -50,7 +51,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Pace:
+class LearningTimes:
     """Learning times without synthetic images. None: not measured.
 
     slow_over_fast: of the slow feature over the fast one's, k* of (14) by (32);
@@ -66,7 +67,7 @@ class Pace:
 @dataclass(frozen=True)
 class Choice:
     """A strength and a k; strength None and k 1: no synthetic images. enough: k does what the rule
-    asks of it; if not, it is the largest on offer. Without a pace nothing is asked."""
+    asks of it; if not, it is the largest available. Without a pace nothing is asked."""
 
     strength: float | None
     k: int
@@ -95,24 +96,24 @@ class Recommendation:
     reason: list[str]
 
 
-def relative_time(kept: Kept, k: int) -> float:
+def relative_time(kept: MeasuredStrength, k: int) -> float:
     """R(k) = ρ / [1 + (k − 1)c³]: (F8) over its value without synthetic images, (33)."""
     member = kept.member(k)
     return fastest_growth(member) / effective_k(member)
 
 
 def recommend(
-    measured: Sequence[Kept],
+    measured: Sequence[MeasuredStrength],
     ks: Sequence[int],
     alpha: float,
-    pace: Pace | None = None,
+    pace: LearningTimes | None = None,
     budget: str = "epochs",
-    resamples: Sequence[Sequence[Kept]] = (),
+    resamples: Sequence[Sequence[MeasuredStrength]] = (),
     errors: Sequence[tuple[float | None, float | None]] = (),
 ) -> Recommendation:
     """The strength and the k to use.
 
-    measured: one for each strength; ks: what k is on offer (1, no synthetic images, always is);
+    measured: one for each strength; ks: the available k (1, no synthetic images, always is);
     alpha: share of fast examples, which matters at equal steps only; budget: epochs or steps;
     resamples: `measured` again from resampled sources; errors: standard errors of c and τ at each
     strength, for the wording.
@@ -127,7 +128,7 @@ def recommend(
     check_ks(ks)
     require(0 < alpha < 1, "alpha", alpha, "inside (0, 1)")
     require(budget in ("epochs", "steps"), "budget", budget, "epochs or steps")
-    pace = pace or Pace()
+    pace = pace or LearningTimes()
     ks = sorted(ks)
     choice = choose(measured, ks, alpha, pace, budget)
     drawn = [choose(own, ks, alpha, pace, budget) for own in resamples]
@@ -156,7 +157,11 @@ def check_ks(ks: Sequence[int]) -> None:
 
 
 def choose(
-    measured: Sequence[Kept], ks: Sequence[int], alpha: float, pace: Pace, budget: str
+    measured: Sequence[MeasuredStrength],
+    ks: Sequence[int],
+    alpha: float,
+    pace: LearningTimes,
+    budget: str,
 ) -> Choice:
     """The rule itself, see the module. ks: rising."""
     nothing = Choice(None, 1, enough=True)
@@ -183,10 +188,12 @@ def choose(
         if _enough(k, own, value, pace):
             return Choice(own.strength, k, enough=True)
     k, own, _ = points[-1]
-    return Choice(own.strength, k, enough=pace == Pace())
+    return Choice(own.strength, k, enough=pace == LearningTimes())
 
 
-def soonest(measured: Sequence[Kept], k: int, alpha: float, pace: Pace) -> float | None:
+def soonest(
+    measured: Sequence[MeasuredStrength], k: int, alpha: float, pace: LearningTimes
+) -> float | None:
     """The strength of (F12) instead: both features learned first, where (F8) < 1; for comparison.
 
     None where a learning time is missing or only bounded, or (F8) < 1 nowhere.
@@ -202,7 +209,7 @@ def soonest(measured: Sequence[Kept], k: int, alpha: float, pace: Pace) -> float
     ).strength
 
 
-def equal_growth(kept: Kept, pace: Pace) -> float | None:
+def equal_growth(kept: MeasuredStrength, pace: LearningTimes) -> float | None:
     """The k from which the slow feature is no longer the later one, 1 + (k* − 1)/c³, (F2)."""
     if pace.slow_over_fast is None:
         return None
@@ -212,8 +219,8 @@ def equal_growth(kept: Kept, pace: Pace) -> float | None:
     return 1 + missing / fidelity**3 if fidelity > 0 else math.inf
 
 
-def _enough(k: int, kept: Kept, value: float, pace: Pace) -> bool:
-    if pace == Pace() or pace.at_least:
+def _enough(k: int, kept: MeasuredStrength, value: float, pace: LearningTimes) -> bool:
+    if pace == LearningTimes() or pace.at_least:
         return False  # nothing says when to stop: from a lower bound, only what is too little
     wanted = equal_growth(kept, pace)
     if wanted is not None and k < wanted:
@@ -236,9 +243,9 @@ def _shares(values: Sequence, allowed: Sequence) -> dict:
 
 def _reason(
     found: Recommendation,
-    measured: Sequence[Kept],
+    measured: Sequence[MeasuredStrength],
     alpha: float,
-    pace: Pace,
+    pace: LearningTimes,
     budget: str,
     errors: Sequence[tuple[float | None, float | None]],
 ) -> list[str]:
@@ -266,7 +273,7 @@ def _reason(
 
 
 def _no_copies(
-    found: Recommendation, measured: Sequence[Kept], alpha: float, budget: str
+    found: Recommendation, measured: Sequence[MeasuredStrength], alpha: float, budget: str
 ) -> list[str]:
     least, k = min((min(own), k) for k, own in found.criterion.items())
     if least < 1 and budget == "steps":
@@ -279,7 +286,7 @@ def _no_copies(
         ]
     if any(found.helps):
         return [
-            f"No k on offer helps: with k = {k}, at best, the feature takes {least:.2f} times as "
+            f"No available k helps: with k = {k}, at best, the feature takes {least:.2f} times as "
             "long against its noise as without copies (F8). A larger k would help (a tau < c, F9)."
         ]
     return [
@@ -291,7 +298,7 @@ def _no_copies(
 
 def _of_strength(
     found: Recommendation,
-    measured: Sequence[Kept],
+    measured: Sequence[MeasuredStrength],
     errors: Sequence[tuple[float | None, float | None]],
 ) -> list[str]:
     in_order = sorted(measured, key=lambda own: own.strength)
@@ -312,8 +319,8 @@ def _of_strength(
 
 
 def _side(
-    other: Kept,
-    own: Kept,
+    other: MeasuredStrength,
+    own: MeasuredStrength,
     where: str,
     spread: dict[float, tuple[float | None, float | None]],
 ) -> str:
@@ -333,7 +340,7 @@ def _percent(value: float, error: float | None) -> str:
     return f"{value:.0%}" if error is None else f"{100 * value:.0f} ± {100 * error:.0f}%"
 
 
-def _of_k(found: Recommendation, pace: Pace, budget: str) -> list[str]:
+def _of_k(found: Recommendation, pace: LearningTimes, budget: str) -> list[str]:
     k, ks = found.choice.k, list(found.criterion)
     gain = 1 / found.criterion[k][_index(found)]
     said = [f"With k = {k} the slow feature gains on its examples' noise {gain:.1f} times (F8)"]
@@ -344,9 +351,9 @@ def _of_k(found: Recommendation, pace: Pace, budget: str) -> list[str]:
             f"so the two are level at k = {bound}{found.wanted_k:.1f} (F2)"
         )
     if budget == "steps" and pace.slow_over_fast is not None:
-        said.append("Of the k on offer it learns both in the fewest steps (F10).")
-    elif pace == Pace():
-        said.append("It is the largest k on offer: nothing was measured that says when to stop.")
+        said.append("Of the available k it learns both in the fewest steps (F10).")
+    elif pace == LearningTimes():
+        said.append("It is the largest available k: nothing was measured that says when to stop.")
     elif found.choice.enough and k == ks[0]:
         said.append(
             f"It is the least of {', '.join(map(str, ks))}, and slow examples are learned with the "
@@ -359,11 +366,11 @@ def _of_k(found: Recommendation, pace: Pace, budget: str) -> list[str]:
         )
     elif pace.at_least:
         said.append(
-            "It is the largest k on offer: slow examples were not learned while they were watched, "
-            "so that it is not known how many would be enough."
+            "It is the largest available k: slow examples were not learned while they were "
+            "watched, so that it is not known how many would be enough."
         )
     else:
-        said.append("It is the largest k on offer, and more would go on helping.")
+        said.append("It is the largest k available, and a larger one would help more.")
     said[0] += "."
     return said
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from common.errors import ParameterError, require
+from common.errors import DamagedFileError, ParameterError, require
 from common.files import digest, read_json, whole_file, write_json
 from empirical.datasets.seen import SEEN
 from empirical.storage.request import Request
-from empirical.storage.shards import REMEDY, DamagedError
+from empirical.storage.shards import REMEDY
 
 STORE, MANIFEST, CARD, DATA, LOCK = "store.json", "manifest.json", "README.md", "data", ".lock"
 
@@ -58,7 +58,7 @@ def open_store(folder: Path, request: Request, repair: bool) -> None:
         _write_signed(folder / STORE, request.identity())
     try:
         check_identity(folder, request)
-    except DamagedError:
+    except DamagedFileError:
         if not repair:
             raise
         _write_signed(folder / STORE, request.identity())  # the shards know whose they are
@@ -90,7 +90,7 @@ def read_manifest(folder: Path, repair: bool = False) -> About:
         return _read_signed(folder / MANIFEST, ("store", "images", "shards"))["shards"]
     except FileNotFoundError:
         return {}
-    except DamagedError:
+    except DamagedFileError:
         if not repair:
             raise
         return {}
@@ -113,13 +113,13 @@ def _write_signed(path: Path, value: dict[str, Any]) -> None:
 
 
 def _read_signed(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
-    """A JSON object as `_write_signed` wrote it; DamagedError if it is no longer that."""
+    """A JSON object as `_write_signed` wrote it; DamagedFileError if it is no longer that."""
     try:
         value = read_json(path, "synthetic", (*keys, "digest"))
     except ParameterError as error:
-        raise DamagedError(error.name, error.value, f"{error.allowed}; {REMEDY}") from error
+        raise DamagedFileError(error.name, error.value, f"{error.allowed}; {REMEDY}") from error
     if value.pop("digest") != digest(value):
-        raise DamagedError("synthetic", path, f"as it was written; {REMEDY}")
+        raise DamagedFileError("synthetic", path, f"as it was written; {REMEDY}")
     return value
 
 

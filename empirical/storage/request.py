@@ -26,7 +26,7 @@ class Key(NamedTuple):
     strength: float
 
 
-class Wanted(NamedTuple):
+class ImageSpec(NamedTuple):
     """A synthetic image that is wanted. steps: denoising steps done for it."""
 
     source: int
@@ -45,7 +45,7 @@ class Shard:
     """Images of one file: of one strength, one copy and one block of sources, by source."""
 
     group: str
-    images: tuple[Wanted, ...]
+    images: tuple[ImageSpec, ...]
 
     @property
     def name(self) -> str:
@@ -69,7 +69,7 @@ class Request:
         ParameterError: no image is wanted, or one twice, or the parts do not fit each other.
     """
 
-    images: tuple[Wanted, ...]
+    images: tuple[ImageSpec, ...]
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
     data: str
@@ -121,7 +121,7 @@ class Request:
         """Sources whose images stand in one shard: a power of two."""
         return min(SHARD_IMAGES, 2 ** int(math.log2(max(1, SHARD_BYTES // math.prod(self.shape)))))
 
-    def group(self, key: Key | Wanted) -> str:
+    def group(self, key: Key | ImageSpec) -> str:
         """Where an image belongs, whatever else is wanted: the beginning of its file's name."""
         block = key.source // self.block
         return f"strength-{float(key.strength)!r}-copy-{key.copy:02d}-block-{block:05d}"
@@ -132,7 +132,7 @@ class Request:
         A group whose images are there in part gets one more file. So what is made does not depend
         on which other groups are finished.
         """
-        groups: dict[str, list[Wanted]] = {}
+        groups: dict[str, list[ImageSpec]] = {}
         for wanted in self.images:
             if wanted.key not in there:
                 groups.setdefault(self.group(wanted), []).append(wanted)
@@ -149,9 +149,9 @@ class Request:
         return [tuple(unit) for unit in in_order]
 
 
-def batches(unit: tuple[Shard, ...], batch_size: int) -> list[list[Wanted]]:
+def batches(unit: tuple[Shard, ...], batch_size: int) -> list[list[ImageSpec]]:
     """A unit's images, `batch_size` sources at a time, whatever was made of other units."""
-    by_source: dict[int, list[Wanted]] = {}
+    by_source: dict[int, list[ImageSpec]] = {}
     for wanted in sorted(wanted for shard in unit for wanted in shard.images):
         by_source.setdefault(wanted.source, []).append(wanted)
     own = list(by_source.values())
@@ -159,6 +159,6 @@ def batches(unit: tuple[Shard, ...], batch_size: int) -> list[list[Wanted]]:
     return [[wanted for source in piece for wanted in source] for piece in pieces]
 
 
-def describe(wanted: Key | Wanted) -> str:
+def describe(wanted: Key | ImageSpec) -> str:
     """An image in words."""
     return f"image of source {wanted.source}, copy {wanted.copy}, strength {wanted.strength:g}"

@@ -21,9 +21,9 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from common.errors import ParameterError, require
+from common.errors import DamagedFileError, ParameterError, require
 from common.files import digest, whole_file
-from empirical.storage.request import Key, Request, Wanted, describe
+from empirical.storage.request import ImageSpec, Key, Request, describe
 
 REMEDY = "repair the store to make it again"
 FEATURES, STORE, ROWS = b"huggingface", b"store", b"rows"
@@ -37,16 +37,12 @@ _SCHEMA = pa.schema([("image", _IMAGE), *_KINDS.items()])
 _DISTINCT = ("source", "sha256")
 
 
-class DamagedError(ParameterError):
-    """A file of a store is missing, cut short or changed."""
-
-
 @dataclass(frozen=True)
 class Found:
     """A shard as it was read and checked. sha256, bytes: of the file; encoded: PNG files."""
 
     path: Path
-    images: tuple[Wanted, ...]
+    images: tuple[ImageSpec, ...]
     encoded: Sequence[bytes]
     sha256: str
     bytes: int
@@ -70,7 +66,7 @@ def decode(raw: bytes) -> np.ndarray:
 
 
 def write_shard(
-    path: Path, request: Request, images: Sequence[Wanted], encoded: Sequence[bytes]
+    path: Path, request: Request, images: Sequence[ImageSpec], encoded: Sequence[bytes]
 ) -> dict[str, Any]:
     """Write a shard whole or not at all; returns what the manifest says of it.
 
@@ -130,13 +126,13 @@ def read_shard(path: Path, store: str, about: dict[str, Any] | None = None) -> F
     store: digest of the identity of the store; about: what the manifest says of this shard.
 
     Raises:
-        DamagedError: it is missing, cut short or changed; a changed image is named.
+        DamagedFileError: it is missing, cut short or changed; a changed image is named.
         ParameterError: it is of another store.
     """
     try:
         raw = path.read_bytes()
     except FileNotFoundError as error:
-        raise DamagedError("synthetic", path, f"there; {REMEDY}") from error
+        raise DamagedFileError("synthetic", path, f"there; {REMEDY}") from error
     try:
         # not threaded: damaged files come here, and processes that fork
         table = pq.ParquetFile(io.BytesIO(raw)).read(use_threads=False)
@@ -146,28 +142,30 @@ def read_shard(path: Path, store: str, about: dict[str, Any] | None = None) -> F
         rows: dict[str, list[Any]] = {name: table[name].to_pylist() for name in _KINDS}
         encoded = [picture["bytes"] for picture in table["image"].to_pylist()]
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedError("synthetic", path, f"a whole shard; {REMEDY}") from error
+        raise DamagedFileError("synthetic", path, f"a whole shard; {REMEDY}") from error
     names = zip(rows["source"], rows["copy"], rows["strength"], strict=True)
     for number, (key, png, sha256) in enumerate(zip(names, encoded, rows["sha256"], strict=True)):
         if hashlib.sha256(png or b"").hexdigest() != sha256:
             what = f"the {describe(Key(*key))} (row {number}), which has changed"
-            raise DamagedError("synthetic", path, f"as it was written, but for {what}; {REMEDY}")
+            raise DamagedFileError(
+                "synthetic", path, f"as it was written, but for {what}; {REMEDY}"
+            )
     sha256 = hashlib.sha256(raw).hexdigest()
     same = about is None or about["sha256"] == sha256
     made_as = digest([metadata.get(STORE), metadata.get(FEATURES), rows])
     if made_as != metadata.get(ROWS) or not same:
         what = "its metadata, which have changed"
-        raise DamagedError("synthetic", path, f"as it was written, but for {what}; {REMEDY}")
+        raise DamagedFileError("synthetic", path, f"as it was written, but for {what}; {REMEDY}")
     ours = metadata.get(STORE) == store
     require(ours, "synthetic", path, "a shard of this store; it is of another one")
-    columns = (rows[name] for name in Wanted._fields)
-    images = tuple(Wanted(*values) for values in zip(*columns, strict=True))
+    columns = (rows[name] for name in ImageSpec._fields)
+    images = tuple(ImageSpec(*values) for values in zip(*columns, strict=True))
     return Found(path, images, encoded, sha256, len(raw))
 
 
 def pixels_of(
-    found: Found, shape: tuple[int, int, int], kept: Callable[[Wanted], bool]
-) -> tuple[list[Wanted], Tensor]:
+    found: Found, shape: tuple[int, int, int], kept: Callable[[ImageSpec], bool]
+) -> tuple[list[ImageSpec], Tensor]:
     """The images of a shard that are `kept`, decoded: uint8 (n, *shape).
 
     Raises:

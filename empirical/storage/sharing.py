@@ -21,7 +21,7 @@ def place() -> tuple[int, int]:
 
 def told_by_first(work: Callable[[], T]) -> T:
     """What the first process finds, in all of them."""
-    found: list[Any] = [distributed.first_does(work)]
+    found: list[Any] = [distributed.run_on_main(work)]
     if torch.distributed.is_initialized():
         torch.distributed.broadcast_object_list(found)
     return found[0]

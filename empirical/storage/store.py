@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from common import distributed
-from common.errors import ParameterError, require
+from common.errors import DamagedFileError, ParameterError, require
 from common.files import digest
 from common.memory import available
 from empirical.storage.folder import (
@@ -40,14 +40,14 @@ from empirical.storage.folder import (
     shard_paths,
     write_manifest,
 )
-from empirical.storage.request import Key, Request, Shard, Wanted, batches, describe
-from empirical.storage.shards import DamagedError, encode, pixels_of, read_shard, write_shard
+from empirical.storage.request import ImageSpec, Key, Request, Shard, batches, describe
+from empirical.storage.shards import encode, pixels_of, read_shard, write_shard
 from empirical.storage.sharing import exchange, place, told_by_first
 
 __all__ = [
+    "ImageSpec",
     "Key",
     "Request",
-    "Wanted",
     "make_store",
     "missing",
     "read_shards",
@@ -56,11 +56,11 @@ __all__ = [
     "verify_store",
 ]
 
-Make = Callable[[Sequence[Wanted]], Tensor]
-"""Wanted images to pixels, uint8 (n, C, H, W). What it makes of one must not depend on the others,
+Make = Callable[[Sequence[ImageSpec]], Tensor]
+"""Specifications to pixels, uint8 (n, C, H, W). An image must not depend on the others of a batch,
 but for rounding: it is asked for the same batches whatever happened before."""
 Advance = Callable[[], None]
-Present = dict[Key, Wanted]
+Present = dict[Key, ImageSpec]
 
 
 def make_store(
@@ -112,7 +112,7 @@ def make_store(
                 if rank == 0 != other:
                     for _ in range(sum(own["images"] for own in result.values())):
                         advance()
-        distributed.first_does(lambda: write_manifest(folder, request, about))
+        distributed.run_on_main(lambda: write_manifest(folder, request, about))
 
 
 def missing(folder: Path, request: Request, repair: bool = False) -> int:
@@ -127,14 +127,14 @@ def missing(folder: Path, request: Request, repair: bool = False) -> int:
         return len(request.images)
     try:
         check_identity(folder, request)
-    except DamagedError:
+    except DamagedFileError:
         if not repair:
             raise
     there = _survey(folder, request, repair)[1]
     return sum(wanted.key not in there for wanted in request.images)
 
 
-def read_shards(folder: Path, request: Request) -> Iterator[tuple[list[Wanted], Tensor]]:
+def read_shards(folder: Path, request: Request) -> Iterator[tuple[list[ImageSpec], Tensor]]:
     """The images of a request, shard by shard, checked: what they are, and uint8 (n, C, H, W).
 
     Raises:
@@ -250,7 +250,7 @@ def _survey(folder: Path, request: Request, repair: bool) -> tuple[About, Presen
     for path in shard_paths(folder, noted):
         try:
             found = read_shard(path, store, noted.get(path.name))
-        except DamagedError:
+        except DamagedFileError:
             if not repair:
                 raise
             damaged.append(path)
@@ -261,7 +261,7 @@ def _survey(folder: Path, request: Request, repair: bool) -> tuple[About, Presen
     return about, there, damaged
 
 
-def _check_same(path: Path, wanted: Present, there: Sequence[Wanted]) -> None:
+def _check_same(path: Path, wanted: Present, there: Sequence[ImageSpec]) -> None:
     """Refuse an image that was made with another label, or in other steps, than is wanted."""
     for own in there:
         other = wanted.get(own.key, own)

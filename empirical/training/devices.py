@@ -68,7 +68,7 @@ def accelerated(
 
 
 @contextmanager
-def surroundings(device: torch.device, threads: int) -> Iterator[None]:
+def training_context(device: torch.device, threads: int) -> Iterator[None]:
     """Threads, cuDNN's choice of kernels by trial, and random streams; all as before afterwards."""
     before, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
     devices = [] if device.type == "cpu" else [device.index or 0]

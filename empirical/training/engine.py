@@ -20,7 +20,6 @@ killed at any moment and called again ends, on a CPU, with the bytes of an undis
 from __future__ import annotations
 
 import copy
-import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,7 +37,7 @@ from torch.nn.functional import cross_entropy
 from common import distributed
 from common.divergence import DivergenceError, Watch
 from common.errors import ParameterError, require
-from common.files import digest
+from common.files import digest, finite
 from common.progress import progress
 from common.seeding import seed_for
 from empirical.training import checkpoints
@@ -49,8 +48,8 @@ from empirical.training.devices import (
     accelerated,
     seed_streams,
     start_trackers,
-    surroundings,
     tell_trackers,
+    training_context,
 )
 from empirical.training.recipes import Recipe
 from empirical.training.sam import gradient
@@ -106,9 +105,9 @@ def train(
     cpu: bool = False,
     threads: int = 1,
 ) -> Trained:
-    """Train `network` in place, or go on where an earlier call with this `folder` was stopped.
+    """Train `network` in place, or resume an earlier call with this `folder`.
 
-    The network must come with its initial parameters, also to go on. `folder` keeps the newest
+    The network must come with its initial parameters, also to resume. `folder` keeps the newest
     checkpoint, in the end one of the finished training, which a further call finds again.
 
     checkpoint_every: seconds between checkpoints, 0 for one after every step;
@@ -140,7 +139,7 @@ def train(
         tracked = tracked or Tracked()
         place = None if folder is None else folder / "trackers" / tracked.name
         accelerator = stack.enter_context(accelerated(recipe, cpu, trackers, place))
-        stack.enter_context(surroundings(accelerator.device, threads))
+        stack.enter_context(training_context(accelerator.device, threads))
         loop = Loop(network, data, recipe, accelerator)
         stack.callback(loop.unwrap)
         if folder is not None:
@@ -210,7 +209,7 @@ class Loop:
     def resume(self, folder: Path, fingerprint: str) -> None:
         """Go on from the checkpoint in `folder`, if there is one."""
         found = checkpoints.restore(folder, fingerprint, self.own, self._plain_optimizer)
-        # where processes meet: nobody goes on to write before all have read
+        # where processes meet: no process writes before all have read
         steps = gather_object([found.step if found else 0])
         require(len(set(steps)) == 1, "folder", folder, "one that all processes see")
         if found is None:
@@ -284,7 +283,7 @@ class Loop:
             broadcast_object_list(shared)
             record["evaluation"] = shared[0]
         tell_trackers(self.accelerator, record)
-        self.state.history.append(_finite(record))
+        self.state.history.append(finite(record))
         self.state.sums = torch.zeros_like(self.state.sums)
 
     def share_buffers(self) -> None:
@@ -387,12 +386,3 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
     )
-
-
-def _finite(value: Any) -> Any:
-    """A JSON value with None in place of NaN and infinity, which JSON has not."""
-    if isinstance(value, Mapping):
-        return {name: _finite(own) for name, own in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(own) for own in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

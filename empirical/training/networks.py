@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.errors import ParameterError, near, require
+from common.errors import MissingDependencyError, ParameterError, near, require
 from common.seeding import seed_for
 
 
@@ -269,7 +269,7 @@ def _library() -> Any:
     try:
         return importlib.import_module("timm")
     except ImportError:
-        raise ParameterError("timm", "missing", "installed: pip install timm") from None
+        raise MissingDependencyError("this network", "timm", "pip install timm") from None
 
 
 def _he(convolution: nn.Conv2d) -> nn.Conv2d:

@@ -157,7 +157,7 @@ def perturbed(
     ]
     try:
         _ascend(gradients, rho, adaptive, eta)
-        # an autocast block around all of this would go on with its low-precision copies of w
+        # an autocast block around all of this would keep its low-precision copies of w
         torch.clear_autocast_cache()
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Experiments in theory's own world, each one command (`python -m sim figure NAME`), one plot."""
+"""Experiments in the paper's setting, each one command (`python -m sim figure NAME`), one plot."""
 
 from sim.figures import (
     activation,

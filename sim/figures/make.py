@@ -30,7 +30,7 @@ def make(names: Sequence[str], out: Path, seed: int = 0, jobs: int | None = None
     """Write out/NAME.json and out/NAME.png for each figure; returns the plots' paths.
 
     names: figures, or "all". A JSON file made before by the same code from the same seed is used
-    again, so a killed call goes on with the first unfinished figure. The result depends on the
+    again, so a killed call resumes with the first unfinished figure. The result depends on the
     seed alone, not on jobs. Raises ParameterError for an unknown figure, a negative seed or
     jobs < 1, and OSError if out cannot be written, before anything is computed.
     """

@@ -1,4 +1,4 @@
-"""Whole runs in theory's own world: alignments, learning times, the five arms."""
+"""Whole runs in the paper's setting: alignments, learning times, the five arms."""
 
 from __future__ import annotations
 

@@ -25,13 +25,13 @@ from empirical.diagnosis.figure import draw
 from empirical.diagnosis.stores import read_copies
 from empirical.generation.base import noise_stream
 from empirical.generation.ideal import Curve, ideal
-from empirical.storage.store import Request, Wanted, make_store
+from empirical.storage.store import ImageSpec, Request, make_store
 from empirical.training.engine import Loop
 
 SOURCES = range(0, 1797, 20)
 
 
-def make(batch: Sequence[Wanted]) -> torch.Tensor:
+def make(batch: Sequence[ImageSpec]) -> torch.Tensor:
     """A digit plus noise that grows with strength."""
     pixels = whole().train.pixels
     made = []
@@ -45,7 +45,7 @@ def make(batch: Sequence[Wanted]) -> torch.Tensor:
 def store(folder: Path, strengths: tuple[float, ...], copies: int, **changes: Any) -> Path:
     digits = whole().train
     wanted = tuple(
-        Wanted(source, copy, strength, int(digits.labels[source]), 1)
+        ImageSpec(source, copy, strength, int(digits.labels[source]), 1)
         for source in SOURCES
         for copy in range(1, copies + 1)
         for strength in strengths
@@ -174,12 +174,12 @@ def test_the_ideal_generator_is_read_and_drawn(
     backend = ideal(planted, curve)
     labels = planted.train.labels
     wanted = tuple(
-        Wanted(source, 1, strength, int(labels[source]), 1)
+        ImageSpec(source, 1, strength, int(labels[source]), 1)
         for source in (5, 1, 40)
         for strength in (0.8, 0.2)
     )
 
-    def regenerate(batch: Sequence[Wanted]) -> torch.Tensor:
+    def regenerate(batch: Sequence[ImageSpec]) -> torch.Tensor:
         c, tau = curve.at(batch[0].strength)
         sources = [own.source for own in batch]
         return planted.regenerate(sources, [1] * len(sources), 0, c, tau)

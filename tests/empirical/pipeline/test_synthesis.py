@@ -259,7 +259,7 @@ def test_glide_without_its_package(
     for stage in ("generate", "run"):
         out = tmp_path / stage
         result = generate(out, "--generator", "glide", *SHARES, stage=stage)
-        one_line(result, "generator = glide: must be used with glide_text2im", "pip install")
+        one_line(result, "generator glide needs glide_text2im", "pip install")
         assert not (out / "synthetic").exists()
         assert not (out / "selection.json").exists()
 

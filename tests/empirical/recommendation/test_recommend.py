@@ -23,9 +23,16 @@ from empirical.diagnosis.evidence import LEVELS
 from empirical.diagnosis.faithfulness import Observations
 from empirical.recommendation import grid as grid_module
 from empirical.recommendation.grid import Cell, against_best, cells, grid, summary
-from empirical.recommendation.probe import pace_of, resamples
+from empirical.recommendation.probe import learning_times_of, resamples
 from empirical.recommendation.recommend import recommend as recommend_run
-from empirical.recommendation.rule import Kept, Pace, choose, recommend, relative_time, soonest
+from empirical.recommendation.rule import (
+    LearningTimes,
+    MeasuredStrength,
+    choose,
+    recommend,
+    relative_time,
+    soonest,
+)
 from theory.amplification import k_star
 from theory.family import best_k, best_strength, family_k_star, family_memorisation, least_k
 from theory.world import World
@@ -37,14 +44,14 @@ Contents = Callable[[Path], dict[str, bytes]]
 STRENGTHS = [i / 20 for i in range(1, 21)]
 
 
-def fading(strength: float, fidelity: float = 1.0) -> Kept:
+def fading(strength: float, fidelity: float = 1.0) -> MeasuredStrength:
     """A curve like a diffusion model's: noise goes evenly, the feature late."""
-    return Kept(strength, fidelity * math.sqrt(1 - strength**4), 1 - strength, 1.0)
+    return MeasuredStrength(strength, fidelity * math.sqrt(1 - strength**4), 1 - strength, 1.0)
 
 
 FADING = [fading(strength) for strength in STRENGTHS]
-UNFAITHFUL = [Kept(t, 0.8 * (1 - t), 1 - t, 1.0) for t in STRENGTHS]
-COPIES = [Kept(t, 1.0, 1.0, 1.0) for t in STRENGTHS]
+UNFAITHFUL = [MeasuredStrength(t, 0.8 * (1 - t), 1 - t, 1.0) for t in STRENGTHS]
+COPIES = [MeasuredStrength(t, 1.0, 1.0, 1.0) for t in STRENGTHS]
 
 
 @pytest.mark.parametrize("k", [2, 5, 10])
@@ -63,7 +70,7 @@ def test_strength_is_that_of_least_memorisation_in_any_world(k: int, sigma: floa
 @pytest.mark.parametrize(("ratio", "noise"), [(2.5, 0.4), (3.7, 0.4), (1.0, 2.5), (1.0, 4.0)])
 def test_k_is_the_least_that_theory_asks_for(ratio: float, noise: float) -> None:
     ks = list(range(2, 40))
-    choice = recommend(FADING, ks, 0.8, Pace(ratio, noise)).choice
+    choice = recommend(FADING, ks, 0.8, LearningTimes(ratio, noise)).choice
     own = next(own for own in FADING if own.strength == choice.strength)
     assert choice.enough
     # the same from theory, in a world with these ratios
@@ -85,19 +92,19 @@ def test_the_strength_of_f12_is_theorys(noise: float) -> None:
     world = replace(world, sigma_noise=world.sigma_noise * (noise / unit) ** (1 / 3))
     theirs = best_strength(world, [own.member(4) for own in FADING], 4)
     assert theirs.memorisation < 1
-    assert soonest(FADING, 4, 0.8, Pace(ratio, noise)) == STRENGTHS[theirs.index]
-    assert soonest(FADING, 4, 0.8, Pace(ratio, noise, at_least=True)) is None
-    assert soonest(FADING, 4, 0.8, Pace(ratio, 1e6)) is None
+    assert soonest(FADING, 4, 0.8, LearningTimes(ratio, noise)) == STRENGTHS[theirs.index]
+    assert soonest(FADING, 4, 0.8, LearningTimes(ratio, noise, at_least=True)) is None
+    assert soonest(FADING, 4, 0.8, LearningTimes(ratio, 1e6)) is None
 
 
 def test_the_largest_k_where_none_is_enough_or_nothing_is_known() -> None:
-    slow = recommend(FADING, [2, 4], 0.8, Pace(50.0, 0.5))
+    slow = recommend(FADING, [2, 4], 0.8, LearningTimes(50.0, 0.5))
     assert (slow.choice.k, slow.choice.enough) == (4, False)
-    assert "more would go on helping" in " ".join(slow.reason)
+    assert "a larger one would help more" in " ".join(slow.reason)
     # lower bounds say of no k that it is enough
-    never = recommend(FADING, [2, 4], 0.8, Pace(1.5, 0.5, at_least=True))
+    never = recommend(FADING, [2, 4], 0.8, LearningTimes(1.5, 0.5, at_least=True))
     assert (never.choice.k, never.choice.enough) == (4, False)
-    assert recommend(FADING, [2, 4], 0.8, Pace(1.5, 0.5)).choice.k == 2
+    assert recommend(FADING, [2, 4], 0.8, LearningTimes(1.5, 0.5)).choice.k == 2
     assert "at least 1.5 times" in " ".join(never.reason)
     assert "not known how many would be enough" in " ".join(never.reason)
     unknown = recommend(FADING, [2, 4], 0.8)
@@ -116,7 +123,11 @@ def test_at_equal_steps_k_is_that_of_f11() -> None:
         beta = (alpha / (1 - alpha) / ratio) ** (1 / 3)
         wanted = best_k(alpha, 1.0, beta, c) if beta < 1 else best_k_by_hand(alpha, ratio, c)
         found = recommend(
-            [Kept(0.5, c, 0.0, 1.0)], list(range(2, 60)), alpha, Pace(ratio, 0.1), "steps"
+            [MeasuredStrength(0.5, c, 0.0, 1.0)],
+            list(range(2, 60)),
+            alpha,
+            LearningTimes(ratio, 0.1),
+            "steps",
         )
         assert found.choice.k == pytest.approx(wanted, abs=1)
         assert (found.choice.strength is None) == (c**3 <= 1 - alpha)
@@ -128,7 +139,7 @@ def best_k_by_hand(alpha: float, ratio: float, fidelity: float) -> float:
 
 def test_control_an_unfaithful_generator_helps_at_no_k() -> None:
     """a tau >= c at every strength: (F9) says that no k lets the feature gain on its noise."""
-    found = recommend(UNFAITHFUL, [2, 5, 1000], 0.8, Pace(4.0, 3.0))
+    found = recommend(UNFAITHFUL, [2, 5, 1000], 0.8, LearningTimes(4.0, 3.0))
     assert (found.choice.strength, found.choice.k) == (None, 1)
     assert not any(found.helps)
     assert min(min(own) for own in found.criterion.values()) >= 1
@@ -139,14 +150,14 @@ def test_control_an_unfaithful_generator_helps_at_no_k() -> None:
 
 
 def test_copies_do_not_help_and_are_all_alike() -> None:
-    found = recommend(COPIES, [2, 8], 0.8, Pace(4.0, 3.0))
+    found = recommend(COPIES, [2, 8], 0.8, LearningTimes(4.0, 3.0))
     assert (found.choice.strength, found.choice.k) == (None, 1)
     assert all(value == pytest.approx(1) for own in found.criterion.values() for value in own)
 
 
 def test_a_k_that_would_help_but_is_not_on_offer() -> None:
     """aτ < c, but two near-copies turn towards each other: one more needs a larger k."""
-    kept = Kept(0.5, 0.55, 0.5, 1.0)
+    kept = MeasuredStrength(0.5, 0.55, 0.5, 1.0)
     found = recommend([kept], [2], 0.8)
     assert found.helps == [True]
     assert (found.choice.strength, relative_time(kept, 2) > 1) == (None, True)
@@ -155,7 +166,7 @@ def test_a_k_that_would_help_but_is_not_on_offer() -> None:
 
 
 def test_a_single_strength() -> None:
-    found = recommend([fading(0.6)], [4], 0.8, Pace(3.0, 1.5))
+    found = recommend([fading(0.6)], [4], 0.8, LearningTimes(3.0, 1.5))
     assert found.choice.strength == 0.6
     assert "no other strength was tried" in found.reason[0]
 
@@ -167,14 +178,14 @@ def test_reason_says_what_is_worse_on_both_sides_and_how_sure_it_is() -> None:
         for _ in range(50)
     ]
     errors = [(0.02, 0.03)] * len(FADING)
-    found = recommend(FADING, [4], 0.8, Pace(3.0, 1.5), resamples=drawn, errors=errors)
+    found = recommend(FADING, [4], 0.8, LearningTimes(3.0, 1.5), resamples=drawn, errors=errors)
     text = found.reason[0]
     assert text.startswith(f"At strength {found.choice.strength:g} copies keep ")
     assert "± 2% of the feature" in text
     assert "below it they repeat more noise" in text
     assert "above it they lose more of the feature" in text
-    own = choose(FADING, [4], 0.8, Pace(3.0, 1.5), "epochs")
-    shares = [choose(d, [4], 0.8, Pace(3.0, 1.5), "epochs").strength for d in drawn]
+    own = choose(FADING, [4], 0.8, LearningTimes(3.0, 1.5), "epochs")
+    shares = [choose(d, [4], 0.8, LearningTimes(3.0, 1.5), "epochs").strength for d in drawn]
     assert own == found.choice
     assert found.by_strength[own.strength] == pytest.approx(shares.count(own.strength) / 50)
     assert sum(found.by_strength.values()) == pytest.approx(1)
@@ -182,7 +193,9 @@ def test_reason_says_what_is_worse_on_both_sides_and_how_sure_it_is() -> None:
 
 
 def test_measured_numbers_outside_the_family_are_cut() -> None:
-    assert relative_time(Kept(0.5, 1.2, -0.1, 1.0), 3) == relative_time(Kept(0.5, 1, 0, 1.0), 3)
+    assert relative_time(MeasuredStrength(0.5, 1.2, -0.1, 1.0), 3) == relative_time(
+        MeasuredStrength(0.5, 1, 0, 1.0), 3
+    )
 
 
 @pytest.mark.parametrize(
@@ -212,14 +225,14 @@ def test_pace_of_known_curves() -> None:
         "slow": [0.1, 0.1, 0.1, 0.55],
         "slow_seen": [0.1, 0.55, 1.0, 1.0],
     }
-    pace = pace_of(curves, 0.1)
+    pace = learning_times_of(curves, 0.1)
     assert (pace.slow_over_fast, pace.slow_over_noise) == (pytest.approx(4), pytest.approx(1))
     assert not pace.at_least
-    never = pace_of(curves | {"slow": [0.1] * 4}, 0.1)
+    never = learning_times_of(curves | {"slow": [0.1] * 4}, 0.1)
     assert never.at_least
     assert never.slow_over_fast == pytest.approx(4)
-    assert pace_of(curves | {"fast": [0.1] * 4}, 0.1).slow_over_fast is None
-    assert pace_of({"fast": curves["fast"]}, 0.1) == Pace()
+    assert learning_times_of(curves | {"fast": [0.1] * 4}, 0.1).slow_over_fast is None
+    assert learning_times_of({"fast": curves["fast"]}, 0.1) == LearningTimes()
 
 
 def test_resamples_spread_as_the_sources_do_and_centre_on_what_is_measured() -> None:
@@ -274,7 +287,7 @@ def whole(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def recommended(whole: Path, tmp_path: Path) -> Path:
-    """A copy of a finished recommendation for tiny digits, to go on with."""
+    """A copy of a finished recommendation for tiny digits, to resume."""
     return Path(shutil.copytree(whole, tmp_path / "run"))
 
 
@@ -282,9 +295,11 @@ def test_recommendation_holds_what_the_rule_says_of_what_was_measured(whole: Pat
     found = json.loads((whole / "recommendation.json").read_text())
     rows = found["strengths"]
     names = ("fidelity", "kept_noise", "amplitude")
-    kept = [Kept(row["strength"], *(row[name]["value"] for name in names)) for row in rows]
+    kept = [
+        MeasuredStrength(row["strength"], *(row[name]["value"] for name in names)) for row in rows
+    ]
     pace = {name: own for name, own in found["pace"].items() if name != "accuracy"}
-    again = recommend(kept, [2, 3], found["alpha"], Pace(**pace))
+    again = recommend(kept, [2, 3], found["alpha"], LearningTimes(**pace))
     assert (again.choice.strength, again.choice.k) == (found["strength"], found["k"])
     for row, own in zip(rows, kept, strict=True):
         assert [each["value"] for each in row["criterion"]] == [

@@ -27,7 +27,7 @@ from PIL import Image
 from common.errors import ParameterError
 from empirical.storage import request as requests
 from empirical.storage import store
-from empirical.storage.request import Request, Wanted
+from empirical.storage.request import ImageSpec, Request
 from empirical.storage.store import (
     make_store,
     missing,
@@ -54,7 +54,7 @@ SOURCES = (*range(0, 60, 2), 101)
 
 def wanted(sources: Sequence[int], k: int = 3, strengths: Sequence[float] = (0.6,)) -> Any:
     return tuple(
-        Wanted(source, copy, strength, source % 3, round(50 * strength))
+        ImageSpec(source, copy, strength, source % 3, round(50 * strength))
         for source in sources
         for copy in range(1, k)
         for strength in strengths
@@ -65,12 +65,12 @@ def request_of(*args: Any, **changes: Any) -> Request:
     return Request(wanted(*args), **(COMMON | changes))
 
 
-def picture(own: Wanted, shape: Sequence[int] = (3, 8, 8)) -> torch.Tensor:
+def picture(own: ImageSpec, shape: Sequence[int] = (3, 8, 8)) -> torch.Tensor:
     rng = np.random.default_rng([own.source, own.copy, round(1000 * own.strength)])
     return torch.from_numpy(rng.integers(256, size=tuple(shape), dtype=np.uint8))
 
 
-def make(batch: Sequence[Wanted]) -> torch.Tensor:
+def make(batch: Sequence[ImageSpec]) -> torch.Tensor:
     """Unlike a real one it shows which images it was asked for together."""
     pixels = torch.stack([picture(own) for own in batch])
     pixels[:, 0, 0, 0] = len(batch)
@@ -148,7 +148,7 @@ def test_rows_and_manifest(tmp_path: Path) -> None:
     path = shards(tmp_path)[1]
     row = pq.read_table(path).to_pylist()[2]
     image = row.pop("image")
-    own = Wanted(20, 1, 0.6, 2, 30)
+    own = ImageSpec(20, 1, 0.6, 2, 30)
     assert row == {
         **own._asdict(),
         "class": "tree frog",
@@ -210,7 +210,7 @@ def test_stores_of_one_name_are_told_apart_in_one_cache(
             expected = pixels[place[row["source"], row["copy"], row["strength"]]]
             assert np.array_equal(np.array(row["image"]), expected.permute(1, 2, 0))
 
-    def brighter(by: int) -> Callable[[Sequence[Wanted]], torch.Tensor]:
+    def brighter(by: int) -> Callable[[Sequence[ImageSpec]], torch.Tensor]:
         return lambda batch: (make(batch) // 2) + by
 
     requests = {
@@ -277,7 +277,7 @@ def test_copies_of_one_trajectory_are_made_together(tmp_path: Path, contents: Co
     request = request_of(SOURCES, 4)
     seen: list[int] = []
 
-    def one_run(batch: Sequence[Wanted]) -> torch.Tensor:
+    def one_run(batch: Sequence[ImageSpec]) -> torch.Tensor:
         seen.append(len({own.source for own in batch}))
         assert len(batch) == 3 * seen[-1]
         return torch.stack([picture(own) for own in batch])
@@ -296,7 +296,7 @@ def test_resumed_to_the_byte(tmp_path: Path, contents: Contents) -> None:
     make_store(tmp_path / "whole", request, make, 5)
     calls = 0
 
-    def interrupted(batch: Sequence[Wanted]) -> torch.Tensor:
+    def interrupted(batch: Sequence[ImageSpec]) -> torch.Tensor:
         nonlocal calls
         calls += 1
         if calls % 4 == 0:
@@ -358,9 +358,9 @@ def test_killed_at_any_moment(tmp_path: Path, contents: Contents) -> None:
 def test_more_copies_and_strengths_keep_what_is_there(tmp_path: Path, contents: Contents) -> None:
     make_store(tmp_path / "grown", request_of(SOURCES, 3), make, 5)
     before = contents(tmp_path / "grown" / "data")
-    asked: list[Wanted] = []
+    asked: list[ImageSpec] = []
 
-    def noting(batch: Sequence[Wanted]) -> torch.Tensor:
+    def noting(batch: Sequence[ImageSpec]) -> torch.Tensor:
         asked.extend(batch)
         return make(batch)
 
@@ -381,7 +381,7 @@ def test_arms_share_images(tmp_path: Path) -> None:
     everything = request_of(range(110))
     asked = []
 
-    def noting(batch: Sequence[Wanted]) -> torch.Tensor:
+    def noting(batch: Sequence[ImageSpec]) -> torch.Tensor:
         asked.extend(batch)
         return make(batch)
 
@@ -401,7 +401,7 @@ def test_an_interrupted_extension_ends_the_same(tmp_path: Path, contents: Conten
     make_store(tmp_path / "b", request_of(SOURCES), make, 5)
     calls = 0
 
-    def failing(batch: Sequence[Wanted]) -> torch.Tensor:
+    def failing(batch: Sequence[ImageSpec]) -> torch.Tensor:
         nonlocal calls
         calls += 1
         if calls == 9:
@@ -427,7 +427,7 @@ def test_two_writers_are_refused(tmp_path: Path) -> None:
     request = request_of(SOURCES)
     busy, done = threading.Event(), threading.Event()
 
-    def slow(batch: Sequence[Wanted]) -> torch.Tensor:
+    def slow(batch: Sequence[ImageSpec]) -> torch.Tensor:
         busy.set()
         assert done.wait(30)
         return make(batch)
@@ -449,7 +449,7 @@ def test_ranks_share_the_work(tmp_path: Path, contents: Contents) -> None:
     request = request_of(SOURCES, 4)
     make_store(tmp_path / "alone", request, make, 5)
 
-    def failing(batch: Sequence[Wanted]) -> torch.Tensor:
+    def failing(batch: Sequence[ImageSpec]) -> torch.Tensor:
         if any(own.source == 36 for own in batch):
             raise ValueError("no image of source 36")
         return make(batch)
@@ -461,9 +461,9 @@ def test_ranks_share_the_work(tmp_path: Path, contents: Contents) -> None:
         with pytest.raises(ValueError, match="no image of source 36"):
             make_store(tmp_path / "failed", request, failing, 5)
         told: list[None] = []
-        made: list[Wanted] = []
+        made: list[ImageSpec] = []
 
-        def noting(batch: Sequence[Wanted]) -> torch.Tensor:
+        def noting(batch: Sequence[ImageSpec]) -> torch.Tensor:
             made.extend(batch)
             return make(batch)
 
@@ -495,8 +495,14 @@ def test_ranks_share_the_work(tmp_path: Path, contents: Contents) -> None:
         ({"settings": {"sampler": "dpm++", "guidance": 2.0}}, "sampler = dpm++: must be ddim as"),
         ({"settings": {"sampler": "ddim"}}, "guidance = None: must be 2.0 as in "),
         ({"shape": (3, 8, 9)}, "shape = [3, 8, 9]: must be [3, 8, 8] as in "),
-        ({"images": (Wanted(0, 1, 0.6, 1, 30),)}, "label = 1: must be 0 for the image of source 0"),
-        ({"images": (Wanted(0, 1, 0.6, 0, 9),)}, "steps = 9: must be 30 for the image of source 0"),
+        (
+            {"images": (ImageSpec(0, 1, 0.6, 1, 30),)},
+            "label = 1: must be 0 for the image of source 0",
+        ),
+        (
+            {"images": (ImageSpec(0, 1, 0.6, 0, 9),)},
+            "steps = 9: must be 30 for the image of source 0",
+        ),
     ],
 )
 def test_another_store_is_refused(
@@ -693,12 +699,12 @@ def test_what_is_made_must_fit(tmp_path: Path, pixels: torch.Tensor, named: str)
     ("change", "named"),
     [
         ({"images": ()}, "images = none"),
-        ({"images": (Wanted(1, 1, 0.6, 0, 1),) * 2}, "wanted once, not twice"),
-        ({"images": (Wanted(1, 0, 0.6, 0, 1),)}, "copy = 0"),
-        ({"images": (Wanted(1, 1, 0.6, np.int64(0), 1),)}, "whole Python numbers"),
-        ({"images": (Wanted(-1, 1, 0.6, 0, 1),)}, "source = -1"),
-        ({"images": (Wanted(1, 1, 0.6, 3, 1),)}, "label = 3"),
-        ({"images": (Wanted(1, 1, float("nan"), 0, 1),)}, "strength = nan"),
+        ({"images": (ImageSpec(1, 1, 0.6, 0, 1),) * 2}, "wanted once, not twice"),
+        ({"images": (ImageSpec(1, 0, 0.6, 0, 1),)}, "copy = 0"),
+        ({"images": (ImageSpec(1, 1, 0.6, np.int64(0), 1),)}, "whole Python numbers"),
+        ({"images": (ImageSpec(-1, 1, 0.6, 0, 1),)}, "source = -1"),
+        ({"images": (ImageSpec(1, 1, 0.6, 3, 1),)}, "label = 3"),
+        ({"images": (ImageSpec(1, 1, float("nan"), 0, 1),)}, "strength = nan"),
         ({"shape": (2, 8, 8)}, r"shape = \(2, 8, 8\)"),
         ({"seed": 2**63}, "seed = 9223372036854775808"),
         ({"settings": {"model": "x"}}, r"settings = \['model'\]"),

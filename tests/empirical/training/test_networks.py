@@ -328,6 +328,6 @@ def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*OF_TIMM, "timm:resnet18"):
         with pytest.raises(ParameterError) as error:
             networks.make(name, 3, 32, 10)
-        assert str(error.value) == "timm = missing: must be installed: pip install timm"
+        assert "pip install timm" in str(error.value)
     for name in set(networks.names()) - set(OF_TIMM):
         networks.make(name, 3, 8, 10)
