@@ -6,6 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from common.cli import is_main_process
+from common.progress import say
 from empirical.commands.start import NO_START, Flat, Start
 from empirical.runtime import HERE, Machine
 
@@ -131,11 +133,16 @@ def run(
         for line in found["generator"]:
             console.print(line, markup=False)
         return
-    from common import distributed
-    from empirical.pipeline.run import run
+    from empirical.pipeline.finished import begun_with, finished
 
-    result = run(settings, out, machine)
-    if distributed.is_first():
+    result = finished(settings, out) if begun_with(settings, out) else None
+    if result is None:
+        from empirical.pipeline.run import run
+
+        result = run(settings, out, machine)
+    elif is_main_process():
+        say(f"{out / 'result.json'}: finished before, used again")
+    if is_main_process():
         console.print(
             f"{result['arm']}, {result['optimizer']}, seed {result['seed']}: "
             f"test error {100 * result['test_error']:.2f}%, "

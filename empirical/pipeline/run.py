@@ -30,7 +30,7 @@ from torch import Tensor
 
 from common import distributed
 from common.divergence import DivergenceError
-from common.errors import ParameterError, require
+from common.errors import require
 from common.files import digest, file_digest, read_json, write_json
 from common.locks import writing
 from common.progress import say
@@ -43,6 +43,7 @@ from empirical.datasets.splits import Split, make_split, open_set
 from empirical.pipeline import arms, memory, synthesis
 from empirical.pipeline.algorithm import arm_pairs, final_job, recipe_of
 from empirical.pipeline.arms import Pair
+from empirical.pipeline.finished import NETWORK, RESULT_KEYS, finished
 from empirical.pipeline.synthesis import load_backend, seen_by, stored_images, trained_here
 from empirical.runtime import HERE, Machine
 from empirical.selection import slow_sets
@@ -54,7 +55,7 @@ from empirical.versions import versions
 
 __all__ = ["Machine", "Settings", "Workplace", "generate", "run", "select"]
 
-NETWORK, TIMINGS = "network.safetensors", "timings.json"
+TIMINGS = "timings.json"
 
 STAGES = ("selection.json", "generator", "synthetic", "training", NETWORK, "result.json")
 
@@ -62,11 +63,6 @@ SELECTION_DEPENDS_ON = (
     *("dataset", "n_train", "split", "seed", "network", "batch_size", "momentum", "weight_decay"),
     *("separating_epoch", "separating_epochs", "separating_lr", "augmentation", "precision"),
     *("selection", "clusters", "theta", "outputs", "accumulation", "channels_last"),
-)
-
-RESULT_KEYS = (
-    *("arm", "dataset", "network", "optimizer", "seed", "k", "test_error", "slow_fraction"),
-    *("n_original", "n_synthetic", "seconds", "versions", "command"),
 )
 
 
@@ -277,15 +273,11 @@ def run(settings: Settings, out: Path, machine: Machine = HERE) -> dict[str, Any
 def _run(place: Workplace) -> dict[str, Any]:
     settings, machine, out = place.settings, place.machine, place.out
     path = out / "result.json"
-    made_by = digest(settings.record())
-    if path.exists():
-        result = read_json(path, "result", RESULT_KEYS)
-        if result.get("fingerprint") != made_by:
-            raise ParameterError("result", path, "a result of these settings; remove it to train")
-        _check_network(out / NETWORK, result)
+    before = finished(settings, out)
+    if before is not None:
         if distributed.is_first():
             say(f"{path}: finished before, used again")
-        return result
+        return before
     slow = _selected(place)
     pairs = arm_pairs(place.split, settings, slow.train)
     synthetic = _synthetic(place, arms.synthetic(pairs))
@@ -338,7 +330,7 @@ def _run(place: Workplace) -> dict[str, Any]:
             "seconds": read_json(out / TIMINGS, "timings"),
             "versions": versions(),
             "command": settings.command("run", out),
-            "fingerprint": made_by,
+            "fingerprint": digest(settings.record()),
             "network_sha256": file_digest(out / NETWORK),
         }
         write_json(path, result)
@@ -369,11 +361,3 @@ def run_name(settings: Settings) -> str:
         f"seed{settings.seed}",
     ]
     return re.sub(r"[^\w.-]", "_", "-".join(names))[:200]
-
-
-def _check_network(path: Path, result: dict[str, Any]) -> None:
-    """The trained network beside a finished result must be the one that was scored."""
-    same = path.exists() and file_digest(path) == result.get("network_sha256")
-    require(
-        same, "network", path, "the file scored in result.json; remove result.json to train anew"
-    )

@@ -20,7 +20,8 @@ from common.errors import ParameterError
 from empirical.config.arms import ARMS
 from empirical.config.settings import Settings
 from empirical.pipeline import run as module
-from empirical.pipeline.run import RESULT_KEYS, generate, run, select
+from empirical.pipeline.finished import RESULT_KEYS
+from empirical.pipeline.run import generate, run, select
 from empirical.runtime import Machine
 
 Tiny = Callable[..., Settings]
@@ -340,3 +341,15 @@ def test_a_project_that_is_no_name_is_refused(project: str) -> None:
 def test_the_docstrings_example_names_what_exists() -> None:
     assert module.__doc__ is not None
     assert "run(Settings(" in module.__doc__
+
+
+def test_a_finished_run_is_read_without_torch(finished: Path, tiny_flags: list[str]) -> None:
+    code = "import sys\nfrom empirical.__main__ import main\ntry:\n    main(sys.argv[1:])\n"
+    code += "finally:\n    print('torch' in sys.modules)"
+    words = ["run", *tiny_flags, "--out", str(finished)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("False\n")
+    assert "used again" in done.stderr
