@@ -80,8 +80,8 @@ def measure(name: str, seed: int) -> Json:
     torch.set_num_threads(1)
     check = CHECKS[name]
     quantities = guarded(check.measure, Plan(seed, claim=name))
-    verdicts = [judge(check, q) for q in quantities]
-    control = [judge(check, q) for q in guarded(check.measure, Plan(seed, broken=True, claim=name))]
+    verdicts = [judge(q) for q in quantities]
+    control = [judge(q) for q in guarded(check.measure, Plan(seed, broken=True, claim=name))]
     record = {
         "claim": name,
         "seed": seed,

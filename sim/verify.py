@@ -129,7 +129,7 @@ def _measure(name: str, plan: Plan) -> tuple[str, bool, list[Quantity]]:
 
 def result(check: Check, quantities: list[Quantity], control: list[Quantity]) -> Result:
     """Judge what was measured; nothing is measured here."""
-    return Result(check, [judge(check, q) for q in quantities], [judge(check, q) for q in control])
+    return Result(check, [judge(q) for q in quantities], [judge(q) for q in control])
 
 
 def as_json(results: list[Result], elapsed: float, seed: int, full: bool) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """One check for each claim of `theory`: measure it in the simulation, with a negative control.
 
-A check measures without knowing the prediction, and predicts from the inputs alone, so that
-a wrong constant in `theory` cannot leak into its own test.
+A check measures without knowing the prediction, which each quantity carries as a call of `theory`,
+so that a wrong constant in `theory` cannot leak into its own test.
 """
 
 from itertools import chain

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from sim.checks.base import (
     constant,
     exact,
     power_product,
+    predicted,
     quantity,
     ratio,
 )
@@ -33,7 +34,6 @@ from sim.checks.gradients import (
     positive_part,
     with_labels,
 )
-from sim.checks.printed import predicted
 from sim.data import FAST, SLOW, DataConfig, generate, sample, upsample
 from sim.measure import noise_projections
 from sim.network import Activation, gradient, init, norm
@@ -71,9 +71,7 @@ def _factors(plan: Plan, activation: Activation) -> list[Quantity]:
     plain = gradient(W, data, LOGIT, simulated)
     rho = 0.4 * float(norm(plain))
     sam = descent(Dense(data, W, simulated), W, rho, LOGIT)
-    given = {"what": "factor", "rho": rho, "gradient_norm": float(norm(plain))}
-    given["power"] = activation.power
-    out = []
+    q, size, out = activation.power, float(norm(plain)), []
     for v, name, beta in ((FAST, "fast", config.beta_fast), (SLOW, "slow", config.beta_slow)):
         for j in range(2):
             # ReLU^q at ⟨w,v⟩ of one sign sees the examples of one label
@@ -84,10 +82,15 @@ def _factors(plan: Plan, activation: Activation) -> list[Quantity]:
                 exact(
                     f"{named(activation)}: SAM/GD along v_{name} at <w,v>={float(W[j, v]):.1f}",
                     sam[j, v] / plain[j, v],
-                    beta=beta,
-                    mean_logit=LOGIT * float(carries.double().mean()),
-                    projection=float(W[j, v]),
-                    **given,
+                    partial(
+                        _factor,
+                        q,
+                        rho,
+                        beta,
+                        LOGIT * float(carries.double().mean()),
+                        size,
+                        float(W[j, v]),
+                    ),
                 )
             )
     projections = noise_projections(W, data)[:, 0]
@@ -98,14 +101,31 @@ def _factors(plan: Plan, activation: Activation) -> list[Quantity]:
             exact(
                 f"{named(activation)}: SAM/GD along noise, y<w,xi>={float(projections[i]):.2g}",
                 factor[i],
-                beta=1.0,
-                # κ of noise is that of a feature of strength ‖ξ_i‖^(2/q) in one example
-                mean_logit=LOGIT / config.n_examples * float(data.x[i, 1].square().sum()),
-                projection=float(projections[i]),
-                **given,
+                partial(
+                    _factor,
+                    q,
+                    rho,
+                    1.0,
+                    # κ of noise is that of a feature of strength ‖ξ_i‖^(2/q) in one example
+                    LOGIT / config.n_examples * float(data.x[i, 1].square().sum()),
+                    size,
+                    float(projections[i]),
+                ),
             )
         )
     return out
+
+
+def _factor(
+    power: int,
+    rho: float,
+    beta: float,
+    mean_logit: float,
+    gradient_norm: float,
+    projection: float,
+) -> float:
+    kappa = extensions.power_kappa(rho, beta, mean_logit, gradient_norm, power)
+    return float(extensions.power_factor(kappa, projection, power))
 
 
 # --- Equations (E2), (E12), (E4): growth of features ----------------------------------------------
@@ -121,12 +141,15 @@ def _growth(plan: Plan, activation: Activation) -> list[Quantity]:
         exact(
             f"{named(activation)}: k that equalises growth",
             equalising_k(W, data, simulated),
-            what="k_star",
-            alpha=config.alpha,
-            beta_fast=config.beta_fast,
-            beta_slow=config.beta_slow,
-            power=activation.power,
-            rectified=activation.rectified,
+            predicted(
+                "activation",
+                "k_star",
+                alpha=config.alpha,
+                beta_fast=config.beta_fast,
+                beta_slow=config.beta_slow,
+                power=activation.power,
+                rectified=activation.rectified,
+            ),
         )
     ]
 
@@ -163,14 +186,24 @@ def _race(plan: Plan, activation: Activation) -> list[Quantity]:
             exact(
                 f"{named(activation)}: slow feature's time over its noise's in {arm}({k})",
                 rates[0] / rates[1],
-                what="race",
-                config=config,
-                power=activation.power,
-                rectified=activation.rectified,
-                divided_by=k if arm == "G" else 1,
+                partial(_memorisation, config, activation, k if arm == "G" else 1),
             )
         )
     return out
+
+
+def _memorisation(config: DataConfig, activation: Activation, divided_by: int) -> float:
+    ratio = extensions.power_memorisation(
+        config.sigma_noise,
+        config.dim,
+        config.alpha,
+        config.n_examples,
+        config.beta_slow,
+        activation.power,
+        activation.rectified,
+        config.wrong_slow,
+    )
+    return ratio / divided_by
 
 
 def _by_class(plan: Plan, activation: Activation) -> list[Quantity]:
@@ -183,16 +216,14 @@ def _by_class(plan: Plan, activation: Activation) -> list[Quantity]:
         -gradient(W, sample(replace(config, positive=p), plan.generator(63)), LOGIT, simulated)
         for p in (0.0, 1.0)
     )
-    return [
-        exact(
-            f"{named(activation)}: growth from class -1 over that from class +1",
-            negative[0, FAST] / positive[0, FAST],
-            what="classes",
-            projection=float(W[0, FAST]),
-            rectified=activation.rectified,
-            power=activation.power,
-        )
-    ]
+    given = float(W[0, FAST]), activation.rectified, activation.power
+
+    def predict() -> float:
+        none, all_ = (extensions.class_share_growth(share, *given) for share in (0.0, 1.0))
+        return none / all_
+
+    label = f"{named(activation)}: growth from class -1 over that from class +1"
+    return [exact(label, negative[0, FAST] / positive[0, FAST], predict)]
 
 
 # --- Even powers: noise --------------------------------------------------------------------------
@@ -215,12 +246,12 @@ def _even_noise(plan: Plan, activation: Activation) -> list[Quantity]:
     factor = torch.where(on, sam / along, 0.0).sum((-1, -2))
     name = named(activation)
     return [
-        quantity(f"{name}: NoiseAlign, labels -1 over +1", ratio(*parts), what="minus one"),
+        quantity(f"{name}: NoiseAlign, labels -1 over +1", ratio(*parts), -1.0),
         quantity(
             f"{name}: mean SAM/GD on I_j+",
             ratio(factor, on.double().sum((-1, -2))),
+            1.0,
             "=" if activation.power == 2 else ">",
-            what="one",
         ),
     ]
 
@@ -235,8 +266,8 @@ def _tolerance(plan: Plan, activation: Activation) -> list[Quantity]:
     """sigma_synthetic/sigma_noise at which the same draws of G(k) and U(k) align alike."""
     simulated = _simulated(activation, plan)
     k, name = 2, named(activation)
-    given = {"what": "tolerance", "power": activation.power, "k": k}
-    given["rectified"] = activation.rectified
+    given = {"power": activation.power, "rectified": activation.rectified, "k": k}
+    tolerance = predicted("activation", "sigma_ratio", **given)
     # orthogonal patches of one length that a filter sees alike: exact
     data = replace(sample(_WIDE, plan.generator(66)), y=_alternating(_WIDE.n_examples))
     made = generate(data, k, plan.generator(66))
@@ -245,7 +276,7 @@ def _tolerance(plan: Plan, activation: Activation) -> list[Quantity]:
     original = replace(data, x=made.x[: data.n])
     excess = alignment_excess(upsample(original, k), made, w, simulated)
     at = equal_alignment(excess.expand(-1, 2), simulated).mean
-    out = [exact(f"{name}: sigma ratio at which G({k}) aligns as much as U({k})", at, **given)]
+    out = [exact(f"{name}: sigma ratio at which G({k}) aligns as much as U({k})", at, tolerance)]
     # independent Gaussian patches: in the mean
     W = init(_FILTERS, _WIDE.dim, 0.3, plan.fixed(66), dtype=DRAWN)
     g = plan.generator(67, name)
@@ -258,11 +289,12 @@ def _tolerance(plan: Plan, activation: Activation) -> list[Quantity]:
             parts[arm].append(torch.stack(positive_part(augmented, W, simulated)))
     excess, up, made = (torch.cat(part, -1) for part in parts.values())
     label = f"{name}: sigma ratio at which they align alike, independent patches"
-    out.append(quantity(label, equal_alignment(excess, simulated), **given))
+    out.append(quantity(label, equal_alignment(excess, simulated), tolerance))
     if activation.power < 4:  # above, tails are too heavy for so few draws
         both = power_product((made[0], 1), (up[0], -1), (made[1], -1), (up[1], 1))
-        given = {"what": "alignments", "alpha": _WIDE.alpha, "k": k}
-        out.append(quantity(f"{name}: NoiseAlign, G({k})/U({k}) at equal noise", both, **given))
+        label = f"{name}: NoiseAlign, G({k})/U({k}) at equal noise"
+        equal = _WIDE.alpha, k, 1.0, 1.0
+        out.append(quantity(label, both, lambda: amplification.generated_over_upsampled(*equal)))
     return out
 
 
@@ -289,47 +321,10 @@ _PARTS = (
 )
 
 
-def _predict(given: Mapping[str, Any]) -> float:
-    what = given["what"]
-    if what in ("one", "minus one"):
-        return 1.0 if what == "one" else -1.0
-    if what == "factor":
-        names = ("rho", "beta", "mean_logit", "gradient_norm", "power")
-        kappa = extensions.power_kappa(*(given[n] for n in names))
-        return float(extensions.power_factor(kappa, given["projection"], given["power"]))
-    if what == "k_star":
-        inputs = {name: value for name, value in given.items() if name != "what"}
-        return predicted("activation", "k_star", **inputs)
-    if what == "classes":
-        rest = (given["projection"], given["rectified"], given["power"])
-        growth = (extensions.class_share_growth(share, *rest) for share in (0.0, 1.0))
-        return next(growth) / next(growth)
-    if what == "race":
-        config: DataConfig = given["config"]
-        ratio = extensions.power_memorisation(
-            config.sigma_noise,
-            config.dim,
-            config.alpha,
-            config.n_examples,
-            config.beta_slow,
-            given["power"],
-            given["rectified"],
-            config.wrong_slow,
-        )
-        return ratio / given["divided_by"]
-    if what == "tolerance":
-        inputs = {name: given[name] for name in ("k", "power", "rectified")}
-        return predicted("activation", "sigma_ratio", **inputs)
-    if what == "alignments":
-        return amplification.generated_over_upsampled(given["alpha"], given["k"], 1.0, 1.0)
-    return activation_variance.predict(given)
-
-
 CHECKS = (
     Check(
         "activation",
         "the activation is the one named (control: its power is 2 higher, or 1 for even ones)",
         combine(*_PARTS),
-        _predict,
     ),
 )

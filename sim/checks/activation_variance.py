@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -27,12 +26,6 @@ def measure(plan: Plan, activation: Activation, simulated: Activation) -> list[Q
     return out
 
 
-def predict(given: Mapping[str, Any]) -> float:
-    """The prediction for a quantity of `measure`."""
-    features = _predict_features(given)
-    return features if given["what"] == "features" else features + _predict_noise(given)
-
-
 _SILENT = DataConfig(n_examples=5, dim=4, alpha=0.4, beta_slow=0.8, sigma_noise=0.0)
 
 
@@ -46,14 +39,12 @@ def _feature_variance(plan: Plan, activation: Activation, simulated: Activation)
     chance = torch.full((len(flips),), 1 / len(flips), dtype=torch.float64)
     labelled = replace(data, x=data.x * signs[..., None, None], y=data.y * signs)
     batches = ((4, False), (data.n - 1, False), (4, True))
-    given = {"what": "features", "config": config, "k": k, "activation": activation}
-    given["power_sums"] = _power_sums(W, activation.power)
+    sums = _power_sums(W, activation.power)
     return [
         exact(
             f"{named(activation)}: features' variance, k={k} {_batch(batch)}",
             value,
-            batch=batch,
-            **given,
+            partial(_features, config, activation, sums, k, batch),
         )
         for batch, value in zip(
             batches, exact_variance(W, labelled, chance, batches, simulated), strict=True
@@ -92,14 +83,16 @@ def _variance(plan: Plan, activation: Activation, simulated: Activation) -> list
                 exact(
                     f"{named(activation)}: variance, d'={dim - 2}, {arm}({k}) {_batch(batch)}",
                     value,
-                    what="variance",
-                    generated=arm == "G",
-                    config=config,
-                    sigma_synthetic=sigma_synthetic,
-                    k=k,
-                    batch=batch,
-                    power_sums=_power_sums(W, activation.power),
-                    activation=activation,
+                    partial(
+                        _whole,
+                        config,
+                        activation,
+                        _power_sums(W, activation.power),
+                        k,
+                        batch,
+                        arm == "G",
+                        sigma_synthetic,
+                    ),
                 )
                 for batch, value in zip(batches, found, strict=True)
             ]
@@ -133,25 +126,25 @@ def _all_data(
     return data if arm == "G" else upsample(data, k), chance
 
 
-def _counts(config: DataConfig) -> tuple[int, int]:
-    n_fast = config.n_fast
-    return n_fast, config.n_examples - n_fast
+_Sums = tuple[float, float, float]
 
 
-def _predict_features(given: Mapping[str, Any]) -> float:
-    config: DataConfig = given["config"]
-    activation: Activation = given["activation"]
+def _features(
+    config: DataConfig, activation: Activation, power_sums: _Sums, k: int, batch: Batch
+) -> float:
+    """(E9)."""
     q = activation.power
-    size, replacement = given["batch"]
+    size, replacement = batch
     fast, slow = (
         q**2 * LOGIT**2 * beta ** (2 * q) * power_sum
         for beta, power_sum in zip(
-            (config.beta_fast, config.beta_slow), given["power_sums"][:2], strict=True
+            (config.beta_fast, config.beta_slow), power_sums[:2], strict=True
         )
     )
     return extensions.feature_part_variance(
-        *_counts(config),
-        given["k"],
+        config.n_fast,
+        config.n_slow,
+        k,
         size,
         (fast, slow),
         extensions.label_parts(q, activation.rectified),
@@ -159,24 +152,29 @@ def _predict_features(given: Mapping[str, Any]) -> float:
     )
 
 
-def _predict_noise(given: Mapping[str, Any]) -> float:
-    config: DataConfig = given["config"]
-    activation: Activation = given["activation"]
-    q, rectified = activation.power, activation.rectified
-    sigmas = (config.sigma_noise, given["sigma_synthetic"])
-    total = given["power_sums"][2]
+def _whole(
+    config: DataConfig,
+    activation: Activation,
+    power_sums: _Sums,
+    k: int,
+    batch: Batch,
+    generated: bool,
+    sigma_synthetic: float,
+) -> float:
+    """(24), (25) with (E5) to (E9)."""
+    q, rectified, total = activation.power, activation.rectified, power_sums[2]
+    sigmas = config.sigma_noise, sigma_synthetic
     noise, synthetic = (
         extensions.power_noise(sigma, LOGIT, total, config.dim - 2, q, rectified)
         for sigma in sigmas
     )
-    counts, k, (size, replacement) = _counts(config), given["k"], given["batch"]
-    generated = given["generated"]
-    variance = batch_variance(
-        *counts, k, size, noise, synthetic, 0.0, generated, replacement=replacement
+    counts, (size, replacement) = (config.n_fast, config.n_slow, k), batch
+    variance = _features(config, activation, power_sums, k, batch) + batch_variance(
+        *counts, size, noise, synthetic, 0.0, generated, replacement=replacement
     )
     if not generated:
         return variance
     means = (extensions.power_noise_mean(sigma, LOGIT, total, q, rectified) for sigma in sigmas)
     return variance + extensions.shared_label_variance(
-        *counts, k, size, *means, replacement=replacement
+        *counts, size, *means, replacement=replacement
     )

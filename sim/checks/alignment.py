@@ -6,15 +6,12 @@ once it is known which projections are positive.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from sim.checks.base import DRAWN, Check, Plan, Quantity, exact, quantity, ratio
-from sim.checks.printed import predicted
+from sim.checks.base import DRAWN, Check, Plan, Predict, Quantity, exact, predicted, quantity, ratio
 from sim.checks.quadrature import normal, planted, signed
 from sim.data import DataConfig, sample
 from sim.measure import Estimate, noise_alignment, noise_projections
@@ -58,12 +55,12 @@ def _drawn(plan: Plan, case: int, config: DataConfig) -> list[Quantity]:
         firsts.append(alone.mean((-1, -2)))
         seconds.append(alone.square().mean((-1, -2)))
     label = f"n={config.n_examples} P={config.n_patches} d'={config.dim_noise}"
-    given = _given(config.n_examples, config.n_patches, config.dim)
+    world = config.n_examples, config.n_patches, config.dim_noise
     average = ratio(torch.cat(means), torch.cat(counts))
     spread = _spread(torch.cat(firsts), torch.cat(seconds))
     return [
-        quantity(f"mean over I+, {label}", average, what="mean", **given),
-        quantity(f"one patch's spread, {label}", spread, what="spread", **given),
+        quantity(f"mean over I+, {label}", average, _predicted("mean", *world)),
+        quantity(f"one patch's spread, {label}", spread, _predicted("deviation_of_one", *world)),
     ]
 
 
@@ -92,27 +89,22 @@ def _integrated(plan: Plan, n: int, n_patches: int, dim: int) -> list[Quantity]:
     first = noise_projections(-gradient(W, data, _LOGIT), data)[:, 0, 0]
     spread = (first.square() @ weight - (first @ weight) ** 2).sqrt()
     label = f"n={n} P={n_patches} d'={dim - 2}, integrated"
-    given = _given(n, n_patches, dim)
+    world = n, n_patches, dim - 2
     return [
-        exact(f"mean over I+, {label}", average, what="mean", **given),
-        exact(f"one patch's spread, {label}", spread, what="spread", **given),
+        exact(f"mean over I+, {label}", average, _predicted("mean", *world)),
+        exact(f"one patch's spread, {label}", spread, _predicted("deviation_of_one", *world)),
     ]
 
 
-def _given(n: int, n_patches: int, dim: int) -> dict[str, Any]:
-    return {"n_examples": n, "n_patches": n_patches, "dim_noise": dim - 2}
-
-
-def _predict(given: Mapping[str, Any]) -> float:
-    key = {"mean": "mean", "spread": "deviation_of_one"}[given["what"]]
+def _predicted(key: str, n: int, n_patches: int, dim_noise: int) -> Predict:
     return predicted(
         "alignment-distribution",
         key,
-        n_examples=given["n_examples"],
-        n_patches=given["n_patches"],
+        n_examples=n,
+        n_patches=n_patches,
         sigma_noise=_SIGMA,
         w_norm=_W_NORM,
-        dim_noise=given["dim_noise"],
+        dim_noise=dim_noise,
         logit=_LOGIT,
     )
 
@@ -122,6 +114,5 @@ CHECKS = (
         "alignment-distribution",
         "noise patches are independent (control: they are orthogonal)",
         _measure,
-        _predict,
     ),
 )

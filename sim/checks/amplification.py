@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,11 +16,11 @@ from sim.checks.base import (
     constant,
     exact,
     power_product,
+    predicted,
     quantity,
     ratio,
 )
 from sim.checks.gradients import LOGIT, alignment_excess, equal_alignment, positive_part
-from sim.checks.printed import predicted
 from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
 from sim.network import gradient, init
 from sim.optim import Space, step
@@ -55,26 +54,29 @@ def _growths(plan: Plan) -> list[Quantity]:
                 exact(
                     f"growth of v_{name} in {arm}({k})",
                     -grad[0, feature],
-                    what="growth",
-                    beta=beta,
-                    share=share,
-                    projection=0.5,
-                    alpha=config.alpha,
-                    k=k,
-                    n=config.n_examples,
+                    partial(_growth, beta, share, config.alpha, k),
                 )
             )
     out.append(
         exact(
             "k that equalises growth",
             _equalising_k(W, data),
-            what="k_star",
-            alpha=config.alpha,
-            beta_fast=config.beta_fast,
-            beta_slow=config.beta_slow,
+            predicted(
+                "amplification",
+                "k_star",
+                alpha=config.alpha,
+                beta_fast=config.beta_fast,
+                beta_slow=config.beta_slow,
+            ),
         )
     )
     return out
+
+
+def _growth(beta: float, share: float, alpha: float, k: int) -> float:
+    """(13) at a projection of 1/2."""
+    size = amplification.n_augmented(1, alpha, k)
+    return amplification.feature_gradient(beta, share, _LOGIT, 0.5, 1 / size)
 
 
 def _learning_times(plan: Plan) -> list[Quantity]:
@@ -110,30 +112,35 @@ def _learning_times(plan: Plan) -> list[Quantity]:
                 exact(
                     f"steps until v_{label} is learned in {name}",
                     steps[label],
+                    partial(
+                        amplification.learning_time,
+                        beta,
+                        share * config.n_examples / augmented.n,
+                        _LOGIT,
+                        start,
+                        lr,
+                        4 * start,
+                    ),
                     rounding=0.02,  # steps are not a flow
-                    what="time",
-                    beta=beta,
-                    share=share * config.n_examples / augmented.n,
-                    projection=start,
-                    lr=lr,
-                    target=4 * start,
                 )
             )
         out.append(
             exact(
                 f"slow feature's time over its noise's in {name}",
                 steps["slow"] / steps["noise"],
+                partial(memorisation, config, divided_by=k if name[0] == "G" else 1),
                 rounding=0.02,
-                what="memorisation",
-                sigma_noise=config.sigma_noise,
-                dim=config.dim,
-                alpha=config.alpha,
-                n_examples=config.n_examples,
-                beta_slow=config.beta_slow,
-                divided_by=k if name[0] == "G" else 1,
             )
         )
     return out
+
+
+def memorisation(config: DataConfig, divided_by: int = 1) -> float:
+    """(33), on G(k) divided by k."""
+    ratio = amplification.memorisation_ratio(
+        config.sigma_noise, config.dim, config.alpha, config.n_examples, config.beta_slow
+    )
+    return ratio / divided_by
 
 
 def _steps_to_grow(space: Space, lr: float) -> int:
@@ -161,31 +168,6 @@ def _equalising_k(W: Tensor, data: Dataset) -> float:
     return k - low / (high - low)
 
 
-def _predict_features(given: Mapping[str, Any]) -> float:
-    if given["what"] == "k_star":
-        inputs = {name: given[name] for name in ("alpha", "beta_fast", "beta_slow")}
-        return predicted("amplification", "k_star", **inputs)
-    if given["what"] == "time":
-        return amplification.learning_time(
-            given["beta"],
-            given["share"],
-            _LOGIT,
-            given["projection"],
-            given["lr"],
-            given["target"],
-        )
-    if given["what"] == "memorisation":
-        names = ("sigma_noise", "dim", "alpha", "n_examples", "beta_slow")
-        return amplification.memorisation_ratio(*(given[n] for n in names)) / given["divided_by"]
-    return amplification.feature_gradient(
-        given["beta"],
-        given["share"],
-        _LOGIT,
-        given["projection"],
-        given["n"] / amplification.n_augmented(given["n"], given["alpha"], given["k"]),
-    )
-
-
 # --- Equations (15) to (19): noise alignment -----------------------------------------------------
 
 # Few examples in few dimensions: in expectation orthogonality is not needed, and the additive
@@ -197,13 +179,7 @@ _FILTERS = 16
 
 def _measure_alignment(plan: Plan) -> list[Quantity]:
     W = init(_FILTERS, _SMALL.dim, 0.5, plan.fixed("alignment"), dtype=DRAWN)
-    given = {
-        "alpha": _SMALL.alpha,
-        "n_examples": _SMALL.n_examples,
-        "sigma_noise": _SMALL.sigma_noise,
-        "w_norm": float(W[:, 2:].norm(dim=1).square().mean().sqrt()),
-        "dim_noise": _SMALL.dim - 2,
-    }
+    w_norm = float(W[:, 2:].norm(dim=1).square().mean().sqrt())
     out = []
     for case, (k, sigma, chunks) in enumerate(
         ((2, 0.5, 8), (3, 0.5, 18), (3, 0.65, 18), (5, 0.5, 14))
@@ -211,11 +187,11 @@ def _measure_alignment(plan: Plan) -> list[Quantity]:
         # the original data alone, and each arm's own number, are measured once
         alone = k == 3 and sigma == _SMALL.sigma_noise
         total, count = _alignments(plan, W, case, k, sigma, chunks, alone)
-        inputs = {**given, "k": k, "sigma_synthetic": sigma}
         if alone:
             for arm in total:
                 estimate = ratio(total[arm], count[arm])
-                out.append(quantity(f"NoiseAlign, {arm}, k={k}", estimate, what=arm, **inputs))
+                predict = partial(expected_alignment, arm, _SMALL, k, sigma, _LOGIT, w_norm)
+                out.append(quantity(f"NoiseAlign, {arm}, k={k}", estimate, predict))
         # both arms see the same originals, so their ratio is far sharper than either alone
         both = power_product(
             (total["generated"], 1),
@@ -224,7 +200,8 @@ def _measure_alignment(plan: Plan) -> list[Quantity]:
             (count["upsampled"], 1),
         )
         label = f"G/U, k={k}, sigma_synthetic/sigma_noise={sigma / 0.5:.2g}"
-        out.append(quantity(label, both, what="ratio", **inputs))
+        world = _SMALL.alpha, k, _SMALL.sigma_noise, sigma
+        out.append(quantity(label, both, partial(amplification.generated_over_upsampled, *world)))
     return out
 
 
@@ -246,21 +223,20 @@ def _alignments(
     return total, {arm: torch.cat([c for _, c in parts[arm]]) for arm in arms}
 
 
-def _predict_alignment(given: Mapping[str, Any]) -> float:
-    if given["what"] == "ratio":
-        return amplification.generated_over_upsampled(
-            given["alpha"], given["k"], given["sigma_noise"], given["sigma_synthetic"]
-        )
+def expected_alignment(
+    arm: str, config: DataConfig, k: int, sigma_synthetic: float, logit: float, w_norm: float
+) -> float:
+    """(15) to (17)."""
     return amplification.noise_alignment(
-        given["what"],
-        given["alpha"],
-        given["k"],
-        given["n_examples"],
-        given.get("logit", _LOGIT),
-        given["sigma_noise"],
-        given["sigma_synthetic"],
-        given["w_norm"],
-        given["dim_noise"],
+        arm,
+        config.alpha,
+        k,
+        config.n_examples,
+        logit,
+        config.sigma_noise,
+        sigma_synthetic,
+        w_norm,
+        config.dim - config.noise_from,
     )
 
 
@@ -279,17 +255,11 @@ def _measure_tolerance(plan: Plan) -> list[Quantity]:
             chunks.append(alignment_excess(upsample(data, k), made, W))
         factor = equal_alignment(torch.cat(chunks, -1))
         label = f"sigma ratio at which G({k}) aligns as much as U({k})"
-        out.append(quantity(label, factor, what="sigma", k=k))
+        out.append(quantity(label, factor, partial(amplification.sigma_tolerance, k)))
         noise = factor.through(factor.mean**4, 4 * factor.mean**3)
         label = f"r at which G({k}) aligns as much as U({k})"
-        out.append(quantity(label, noise, what="r", k=k))
+        out.append(quantity(label, noise, partial(amplification.noise_tolerance, k)))
     return out
-
-
-def _predict_tolerance(given: Mapping[str, Any]) -> float:
-    if given["what"] == "sigma":
-        return amplification.sigma_tolerance(given["k"])
-    return amplification.noise_tolerance(given["k"])
 
 
 CHECKS = (
@@ -297,18 +267,15 @@ CHECKS = (
         "amplification",
         "filters are matched (control: the slow feature starts a tenth ahead)",
         combine(_growths, constant(_learning_times)),
-        _predict_features,
     ),
     Check(
         "noise-alignment",
         "synthetic noise is fresh (control: it keeps tau = .7 of the original's)",
         _measure_alignment,
-        _predict_alignment,
     ),
     Check(
         "noise-tolerance",
         "synthetic noise is fresh (control: it keeps tau = .6 of the original's)",
         _measure_tolerance,
-        _predict_tolerance,
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from common.seeding import torch_stream
 from sim.measure import Estimate
+from theory.claims import CLAIMS
 
 LEVEL = 1e-6
 """Two-sided level of the test of each quantity: a true claim fails this rarely by chance.
@@ -63,12 +64,17 @@ class Plan:
         return max(3, draws // 4) if self.broken else draws
 
 
+Predict = Callable[[], Any] | float
+"""A prediction: a number, or what returns one."""
+
+
 @dataclass(frozen=True)
 class Quantity:
-    """One measured number, with what its prediction needs.
+    """One measured number with its prediction.
 
     relation: the claim is measured "=" predicted, or "<", or ">" it.
-    inputs: passed to the check's `predict`.
+    predict: the prediction, or a call of theory that gives it: made when the quantity is judged,
+        so that a measurement can be judged again by a theory that has changed.
     rounding: relative margin besides the standard error: of float64, of a difference quotient,
         or of an approximation that the claim itself makes. standard_error 0: this is all.
     dof: degrees of freedom of the standard error; None for the normal limit.
@@ -78,9 +84,9 @@ class Quantity:
     """
 
     label: str
-    inputs: Mapping[str, Any]
     measured: float
     standard_error: float
+    predict: Predict
     relation: str = "="
     dof: int | None = None
     rounding: float = ROUNDING
@@ -94,16 +100,15 @@ Part = Callable[[Plan], list[Quantity]]
 
 @dataclass(frozen=True)
 class Check:
-    """A claim, how it is measured, how it is predicted, and which assumption its control breaks.
+    """A claim, how it is measured, and which assumption its control breaks.
 
-    measure(plan) -> quantities; with plan.broken the named assumption is broken in the
-    simulation while the prediction stays, and the claim must then fail.
+    measure(plan) -> quantities with their predictions; with plan.broken the named assumption is
+    broken in the simulation while the predictions stay, and the claim must then fail.
     """
 
     name: str
     broken_assumption: str
     measure: Part
-    predict: Callable[[Mapping[str, Any]], float]
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,7 @@ class Verdict:
     coarseness: float = 0.0
 
 
-def judge(check: Check, quantity: Quantity) -> Verdict:
+def judge(quantity: Quantity) -> Verdict:
     """Test one quantity against its prediction.
 
     "=": the truth's interval at LEVEL, `_interval`, holds the prediction up to rounding, and each
@@ -144,7 +149,7 @@ def judge(check: Check, quantity: Quantity) -> Verdict:
         missing = "the measurement is not a finite number"
     if not missing:
         try:
-            p = check.predict(quantity.inputs)
+            p = float(quantity.predict() if callable(quantity.predict) else quantity.predict)
         except (ArithmeticError, ValueError) as error:
             missing = f"no prediction: {error}"
         else:
@@ -266,7 +271,12 @@ def guarded(measure: Part, plan: Plan) -> list[Quantity]:
 
 def unmeasurable(label: str, why: str) -> Quantity:
     """A quantity that could not be formed from its draws."""
-    return Quantity(label, {}, math.nan, math.nan, missing=" ".join(why.split()))
+    return Quantity(label, math.nan, math.nan, math.nan, missing=" ".join(why.split()))
+
+
+def predicted(claim: str, key: str, **inputs: Any) -> Predict:
+    """What `python -m theory predict claim` prints as `key` for these inputs."""
+    return lambda: CLAIMS[claim].predict(**inputs)[key]
 
 
 def ratio(numerator: Tensor, denominator: Tensor) -> Estimate:
@@ -302,24 +312,18 @@ def increasing_root(f: Callable[[float], float], low: float, high: float) -> flo
 def quantity(
     label: str,
     estimate: Estimate,
+    predict: Predict,
     relation: str = "=",
     dof: int | None = None,
     rounding: float = ROUNDING,
-    **inputs: Any,
 ) -> Quantity:
     """A `Quantity` from an `Estimate`."""
-    return Quantity(
-        label,
-        inputs,
-        estimate.mean,
-        estimate.standard_error,
-        relation,
-        dof,
-        rounding,
-        estimate.skewness,
-    )
+    mean, error = estimate.mean, estimate.standard_error
+    return Quantity(label, mean, error, predict, relation, dof, rounding, estimate.skewness)
 
 
-def exact(label: str, value: Tensor | float, rounding: float = ROUNDING, **inputs: Any) -> Quantity:
+def exact(
+    label: str, value: Tensor | float, predict: Predict, rounding: float = ROUNDING
+) -> Quantity:
     """A `Quantity` that must agree to rounding."""
-    return Quantity(label, inputs, float(value), 0.0, rounding=rounding)
+    return Quantity(label, float(value), 0.0, predict, rounding=rounding)

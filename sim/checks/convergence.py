@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from sim.checks.base import Check, Plan, Quantity, combine, quantity, ratio
-from sim.checks.printed import predicted
+from sim.checks.base import Check, Plan, Predict, Quantity, combine, predicted, quantity, ratio
 from sim.checks.variance_tolerance import total_variance
 from sim.data import DataConfig, Dataset, generate, sample, upsample
 from sim.measure import Estimate
@@ -36,14 +32,15 @@ def _quadratic(plan: Plan) -> list[Quantity]:
             quantity(
                 f"quadratic: mean |grad|^2 over {steps} steps from |W|={start}, V={variance}",
                 Estimate.of(total),
-                what="bound",
-                # at lr = 1/L_s each W after the first is noise/L_s alone
-                loss_initial=smoothness / 2 * start**2,
-                loss_final=variance / (2 * smoothness),
-                lr=1.0 / smoothness,
-                smoothness=smoothness,
-                variance=variance,
-                steps=steps,
+                _bound(
+                    # at lr = 1/L_s each W after the first is noise/L_s alone
+                    loss_initial=smoothness / 2 * start**2,
+                    loss_final=variance / (2 * smoothness),
+                    lr=1.0 / smoothness,
+                    smoothness=smoothness,
+                    variance=variance,
+                    steps=steps,
+                ),
             )
         )
     return out
@@ -83,14 +80,15 @@ def _network(plan: Plan) -> list[Quantity]:
             quantity(
                 f"network: mean |grad|^2 over {_STEPS} steps on {arm}({_K})",
                 Estimate.of(run.history["square"].mean(0)),
+                _bound(
+                    loss_initial=float(loss(start, augmented)),
+                    loss_final=float(run.end.loss().mean()),
+                    lr=lr,
+                    smoothness=float(run.history["smoothness"].max()),
+                    variance=float(run.history["variance"].max()),
+                    steps=_STEPS,
+                ),
                 "<",
-                what="bound",
-                loss_initial=float(loss(start, augmented)),
-                loss_final=float(run.end.loss().mean()),
-                lr=lr,
-                smoothness=float(run.history["smoothness"].max()),
-                variance=float(run.history["variance"].max()),
-                steps=_STEPS,
             )
         )
     return out
@@ -109,7 +107,7 @@ def _variance_ratio(plan: Plan) -> list[Quantity]:
     }
     total = {arm: total_variance(W, augmented, _BATCH) for arm, augmented in variance.items()}
     label = f"V_G({_K}) / V_U({_K}) at W(0)"
-    return [quantity(label, ratio(total["G"], total["U"]), "<", what="one")]
+    return [quantity(label, ratio(total["G"], total["U"]), 1.0, "<")]
 
 
 def _smoothness(W: Tensor, data: Dataset, generator: torch.Generator) -> Tensor:
@@ -118,10 +116,7 @@ def _smoothness(W: Tensor, data: Dataset, generator: torch.Generator) -> Tensor:
     return curvature(lambda V: gradient(V, data), W, start)[0]
 
 
-def _predict(given: Mapping[str, Any]) -> float:
-    if given["what"] == "one":
-        return 1.0
-    inputs = {name: value for name, value in given.items() if name != "what"}
+def _bound(**inputs: float) -> Predict:
     return predicted("convergence", "mean_squared_gradient_norm", **inputs)
 
 
@@ -130,6 +125,5 @@ CHECKS = (
         "convergence",
         "lr <= 1/L_s, and fresh synthetic noise (control: lr = 2.5/L_s, and kept noise)",
         combine(_quadratic, _network, _variance_ratio),
-        _predict,
     ),
 )

@@ -1,27 +1,27 @@
 """Theorems 4.1 to 4.3 of the cubic network as quantities, for the checks of what leaves them alone.
 
-Each function measures on data of any kind; `predict` knows the shares of wrong labels, noise in all
-coordinates, and more patches.
+Each function measures on data of any kind; predictions know the shares of wrong labels, noise in
+all coordinates, and more patches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from sim.checks.amplification import expected_alignment
 from sim.checks.base import DRAWN, Plan, Quantity, exact, power_product, quantity, ratio
 from sim.checks.gradients import LOGIT, Batch, positive_part, variance_samples
-from sim.checks.printed import predicted
+from sim.checks.sam import feature_factor, noise_factor
 from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
 from sim.measure import Estimate, filter_sums, noise_projections
 from sim.network import gradient, init, norm
 from sim.optim import sam_gradient
 from theory import amplification, extensions, gradient_variance
-from theory import sam as sam_theory
+from theory.claims import CLAIMS
 from theory.gradient_variance import Filters
 
 NAMES = ((FAST, "fast"), (SLOW, "slow"))
@@ -41,7 +41,7 @@ def sam(data: Dataset, W: Tensor) -> list[Quantity]:
     """(5) and (7) on one data set: SAM over GD along both features and along noise patches."""
     plain, rho = gradient(W, data, LOGIT), 0.4
     moved = sam_gradient(W, data, rho, LOGIT)
-    given = {"rho": rho, "gradient_norm": float(norm(plain))}
+    size = float(norm(plain))
     config, out = data.config, []
     for v, name in NAMES:
         carries = data.is_fast if v == FAST else ~data.is_fast
@@ -49,12 +49,15 @@ def sam(data: Dataset, W: Tensor) -> list[Quantity]:
             exact(
                 f"SAM/GD along v_{name}, P={config.n_patches}",
                 moved[0, v] / plain[0, v],
-                what="sam feature",
-                beta=_beta(config, v),
-                mean_logit=LOGIT * float(carries.double().mean()),
-                projection=float(W[0, v]),
-                wrong=config.label_noise if v == FAST else config.wrong_slow,
-                **given,
+                partial(
+                    _sam_feature,
+                    config.label_noise if v == FAST else config.wrong_slow,
+                    rho,
+                    _beta(config, v),
+                    LOGIT * float(carries.double().mean()),
+                    size,
+                    float(W[0, v]),
+                ),
             )
         )
     projections = noise_projections(W, data)
@@ -68,11 +71,15 @@ def sam(data: Dataset, W: Tensor) -> list[Quantity]:
             exact(
                 f"SAM/GD along the {which} noise patch, P={config.n_patches}",
                 factor[i, 0],
-                what="sam noise",
-                n_examples=data.n,
-                projection=float(projections[i, 0]),
-                norm2=float(norm2[i]),
-                **given,
+                partial(
+                    noise_factor,
+                    rho,
+                    LOGIT,
+                    data.n,
+                    size,
+                    float(projections[i, 0]),
+                    float(norm2[i]),
+                ),
             )
         )
     return out
@@ -84,11 +91,7 @@ def growths(data: Dataset, W: Tensor, k: int, g: torch.Generator) -> list[Quanti
         exact(
             f"growth of v_{name} in {arm}({k})",
             -gradient(W, augmented, LOGIT)[0, v],
-            what="growth",
-            config=data.config,
-            feature=v,
-            projection=float(W[0, v]),
-            k=k,
+            partial(growth, data.config, v, float(W[0, v]), k),
         )
         for arm, augmented in (("U", upsample(data, k)), ("G", generate(data, k, g)))
         for v, name in NAMES
@@ -113,21 +116,20 @@ def alignments(
         for i in range(2)
     )
     over = power_product((total["G"], 1), (total["U"], -1), (count["G"], -1), (count["U"], 1))
-    given = {"config": config, "k": k, "sigma_synthetic": sigma}
+    w_norm = float(W[:, 2:].norm(dim=1).square().mean().sqrt())
     label = f"NoiseAlign, P={config.n_patches}"
     return [
         quantity(
             f"{label}, U({k})",
             ratio(total["U"], count["U"]),
-            what="alignment",
-            w_norm=float(W[:, 2:].norm(dim=1).square().mean().sqrt()),
-            **given,
+            lambda: expected_alignment("upsampled", config, k, sigma, LOGIT, w_norm),
         ),
         quantity(
             f"{label}, G({k})/U({k})",
             over,
-            what="alignments",
-            **given,
+            lambda: amplification.generated_over_upsampled(
+                config.alpha, k, config.sigma_noise, sigma
+            ),
         ),
     ]
 
@@ -160,13 +162,9 @@ def variances(
         quantity(
             f"{label}, {arm}({k}) B={batch[0]}" + " with replacement" * batch[1],
             Estimate.of(values),
-            what="variance",
-            arm={"U": "upsampled", "G": "generated"}[arm],
-            config=config,
-            filters=sums,
-            sigma_synthetic=sigma,
-            k=k,
-            batch=batch,
+            partial(
+                variance, {"U": "upsampled", "G": "generated"}[arm], config, sums, sigma, k, batch
+            ),
         )
         for arm, parts in samples.items()
         for batch, values in zip(BATCHES, torch.cat(parts, -1), strict=True)
@@ -196,85 +194,55 @@ def unit_filters(
 # --- Predictions ---------------------------------------------------------------------------------
 
 
-def _predict_growth(given: Mapping[str, Any]) -> float:
-    config: DataConfig = given["config"]
-    v, k = given["feature"], given["k"]
-    size = amplification.n_augmented(1, config.alpha, k)
-    growth = amplification.feature_gradient(
-        _beta(config, v), _share(config, v, k), LOGIT, given["projection"], 1 / size
+def growth(config: DataConfig, feature: int, projection: float, k: int) -> float:
+    """(13), of the share of examples whose label is right."""
+    share, size = _share(config, feature, k), amplification.n_augmented(1, config.alpha, k)
+    rate = amplification.feature_gradient(
+        _beta(config, feature), share, LOGIT, projection, 1 / size
     )
-    return growth * predicted(
-        "label-noise",
-        "growth_fast" if v == FAST else "growth_slow",
-        label_noise=config.label_noise,
-        label_noise_slow=config.wrong_slow,
-    )
+    given = {"label_noise": config.label_noise, "label_noise_slow": config.wrong_slow}
+    kept = CLAIMS["label-noise"].predict(**given)
+    return rate * kept["growth_fast" if feature == FAST else "growth_slow"]
 
 
-def _predict_sam_feature(given: Mapping[str, Any]) -> float:
-    names = ("rho", "beta", "mean_logit", "gradient_norm")
-    kappa = sam_theory.feature_kappa(*(given[n] for n in names))
-    kappa *= extensions.label_noise_growth(given["wrong"])
-    return float(sam_theory.feature_factor(kappa, given["projection"]))
+def _sam_feature(
+    wrong: float,
+    rho: float,
+    beta: float,
+    mean_logit: float,
+    gradient_norm: float,
+    projection: float,
+) -> float:
+    """(5), whose κ wrong labels shrink."""
+    kept = extensions.label_noise_growth(wrong)
+    return feature_factor(rho * kept, beta, mean_logit, gradient_norm, projection)
 
 
-def _predict_sam_noise(given: Mapping[str, Any]) -> float:
-    lam = sam_theory.noise_lambda(given["rho"], LOGIT, given["n_examples"], given["gradient_norm"])
-    return float(sam_theory.noise_factor(lam, given["projection"], given["norm2"]))
-
-
-def _predict_alignment(given: Mapping[str, Any]) -> float:
-    config: DataConfig = given["config"]
-    return amplification.noise_alignment(
-        "upsampled",
-        config.alpha,
-        given["k"],
-        config.n_examples,
-        LOGIT,
-        config.sigma_noise,
-        given["sigma_synthetic"],
-        given["w_norm"],
-        config.dim - config.noise_from,
-    )
-
-
-def _predict_alignments(given: Mapping[str, Any]) -> float:
-    config: DataConfig = given["config"]
-    return amplification.generated_over_upsampled(
-        config.alpha, given["k"], config.sigma_noise, given["sigma_synthetic"]
-    )
-
-
-def _predict_features(given: Mapping[str, Any]) -> float:
-    config: DataConfig = given["config"]
-    filters: Filters = given["filters"]
-    n_fast = config.n_fast
+def features(
+    config: DataConfig, filters: Filters, k: int, batch: Batch, exact_counts: bool = True
+) -> float:
+    """(E9): the features' variance with wrong labels."""
     squares = (
         9 * LOGIT**2 * config.beta_fast**6 * filters.fast_quartic,
         9 * LOGIT**2 * config.beta_slow**6 * filters.slow_quartic,
     )
-    size, replacement = given["batch"]
+    size, replacement = batch
+    parts = extensions.label_parts(3, False, config.label_noise)
     return extensions.feature_part_variance(
-        n_fast,
-        config.n_examples - n_fast,
-        given["k"],
-        size,
-        squares,
-        extensions.label_parts(3, False, config.label_noise),
-        replacement,
-        given.get("exact_counts", True),
+        config.n_fast, config.n_slow, k, size, squares, parts, replacement, exact_counts
     )
 
 
-def _predict_variance(given: Mapping[str, Any]) -> float:
-    config: DataConfig = given["config"]
-    filters: Filters = given["filters"]
-    features = 0.0
+def variance(
+    arm: str, config: DataConfig, filters: Filters, sigma_synthetic: float, k: int, batch: Batch
+) -> float:
+    """(24), (25), with wrong labels (E9) in place of the features' part."""
+    of_features = 0.0
     if config.label_noise:
-        features = _predict_features(given)
+        of_features = features(config, filters, k, batch)
         filters = replace(filters, fast_quartic=0.0, slow_quartic=0.0)
-    size, replacement = given["batch"]
-    variance = gradient_variance.gradient_variance(
+    size, replacement = batch
+    variances = gradient_variance.gradient_variance(
         config.n_examples,
         config.dim + 2 - config.noise_from,  # noise of more dimensions is that of a larger d
         filters,
@@ -282,23 +250,11 @@ def _predict_variance(given: Mapping[str, Any]) -> float:
         config.beta_fast,
         config.beta_slow,
         config.sigma_noise,
-        given["sigma_synthetic"],
-        given["k"],
+        sigma_synthetic,
+        k,
         size,
         LOGIT,
         config.n_patches,
         replacement,
     )
-    return features + variance[given["arm"]]
-
-
-PREDICT = {
-    "growth": _predict_growth,
-    "sam feature": _predict_sam_feature,
-    "sam noise": _predict_sam_noise,
-    "alignment": _predict_alignment,
-    "alignments": _predict_alignments,
-    "features": _predict_features,
-    "variance": _predict_variance,
-}
-"""How each kind of quantity is predicted, by its "what"."""
+    return of_features + variances[arm]

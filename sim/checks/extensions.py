@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from sim.checks.amplification import expected_alignment
 from sim.checks.base import DRAWN, Check, Plan, Quantity, combine, quantity, ratio
-from sim.checks.cubic import NAMES, PREDICT, alignments, repeated, sam, unit_filters, variances
+from sim.checks.cubic import NAMES, alignments, growth, repeated, sam, unit_filters, variances
 from sim.checks.gradients import LOGIT, positive_part
+from sim.checks.sam import feature_factor
 from sim.data import FAST, DataConfig, generate, sample, upsample
 from sim.measure import Estimate
 from sim.network import gradient, init, norm
 from sim.optim import sam_gradient
 from theory import amplification, extensions
-from theory import sam as sam_theory
 
 # --- Equations (E13), (E14): noise along the features --------------------------------------------
 
@@ -55,24 +55,21 @@ def _blurred_growth(plan: Plan, key: int, config: DataConfig) -> list[Quantity]:
             growing[arm].append(-gradient(W, augmented, LOGIT)[:, 0])
     out = []
     for arm, parts in growing.items():
-        growth = torch.cat(parts)
+        grown = torch.cat(parts)
+        amplitude = None if arm == "U" else sigma / config.sigma_noise
         for v, name in NAMES:
             label = f"growth of v_{name} in {arm}({k}), P={config.n_patches}"
-            given = {"config": config, "feature": v, "projection": float(W[0, v]), "k": k}
-            mean = Estimate.of(growth[:, v])
-            out.append(quantity(f"mean {label}", mean, what="growth", **given))
-            square = Estimate.of((growth[:, v] - mean.mean).square())
+            mean, projection = Estimate.of(grown[:, v]), float(W[0, v])
+            predict = partial(growth, config, v, projection, k)
+            out.append(quantity(f"mean {label}", mean, predict))
+            square = Estimate.of((grown[:, v] - mean.mean).square())
             root = square.mean**0.5
             slope = 1 / (2 * root) if root > 0 else 0.0
             out.append(
                 quantity(
                     f"deviation of the {label}",
                     square.through(root, slope),
-                    what="deviation",
-                    generated=arm == "G",
-                    amplitude=sigma / config.sigma_noise,
-                    w_norm=float(W.norm()),
-                    **given,
+                    partial(_deviation, config, k, amplitude, projection, float(W.norm())),
                 )
             )
     return out
@@ -95,21 +92,17 @@ def _leaning(plan: Plan) -> list[Quantity]:
         totals.append(torch.stack(total))
         counts.append(torch.stack(count).double())
     (up, down), size = torch.cat(totals, 1), torch.cat(counts, 1).mean(0)
-    given = {"config": config, "k": k, "w_norm": float(W.norm())}
+    w_norm, projections = float(W.norm()), W[0, :2].tolist()
     return [
         quantity(
             f"NoiseAlign, U({k}), mean of mirrored filters",
             ratio((up + down) / 2, size),
-            what="alignment",
-            sigma_synthetic=config.sigma_noise,
-            **given,
+            lambda: expected_alignment("upsampled", config, k, config.sigma_noise, LOGIT, w_norm),
         ),
         quantity(
             f"NoiseAlign, U({k}), half difference of mirrored filters",
             ratio((up - down) / 2, size),
-            what="lean",
-            projections=W[0, :2].tolist(),
-            **given,
+            lambda: _lean(config, k, projections, w_norm),
         ),
     ]
 
@@ -139,20 +132,13 @@ def _sam_in_mean(plan: Plan) -> list[Quantity]:
             quantity(
                 f"slope of SAM/GD along v_fast in rho, {label}",
                 small.through((1 - small.mean) / steps[0], -1 / steps[0]),
-                what="slope",
-                config=config,
-                k=k,
-                share=share,
-                projection=u,
-                w_norm=float(W.norm()),
+                partial(sam_slope, config, k, share, u, float(W.norm())),
             ),
             quantity(
                 f"mean SAM/GD along v_fast, not (5), {label}",
                 large,
+                partial(feature_factor, steps[1], config.beta_fast, LOGIT * share, 1.0, u),
                 "<",
-                what="factor",
-                kappa=3 * steps[1] * config.beta_fast**3 * LOGIT * share,
-                projection=u,
             ),
         ]
     return out
@@ -207,19 +193,10 @@ def _patch_variances(plan: Plan) -> list[Quantity]:
 # --- Predictions ---------------------------------------------------------------------------------
 
 
-def _predict_factor(given: Mapping[str, Any]) -> float:
-    return float(sam_theory.feature_factor(given["kappa"], given["projection"]))
-
-
-def _predict_lean(given: Mapping[str, Any]) -> float:
-    config: DataConfig = given["config"]
-    growth = [
-        PREDICT["growth"]({**given, "feature": v, "projection": given["projections"][v]})
-        for v, _ in NAMES
-    ]
-    return extensions.feature_lean(
-        config.sigma_noise, given["w_norm"], growth, given["projections"]
-    )
+def _lean(config: DataConfig, k: int, projections: list[float], w_norm: float) -> float:
+    """(E14)."""
+    growths = [growth(config, v, projections[v], k) for v, _ in NAMES]
+    return extensions.feature_lean(config.sigma_noise, w_norm, growths, projections)
 
 
 def _noise_weight(config: DataConfig, k: int, amplitude: float | None = None) -> float:
@@ -229,41 +206,29 @@ def _noise_weight(config: DataConfig, k: int, amplitude: float | None = None) ->
     return (config.n_patches - 1) * (config.n_examples + n_slow * added)
 
 
-def _predict_deviation(given: Mapping[str, Any]) -> float:
-    config: DataConfig = given["config"]
-    amplitude = given["amplitude"] if given["generated"] else None
+def _deviation(
+    config: DataConfig, k: int, amplitude: float | None, projection: float, w_norm: float
+) -> float:
+    """(E13)."""
+    size = amplification.n_augmented(config.n_examples, config.alpha, k)
+    weight = _noise_weight(config, k, amplitude)
     return extensions.feature_gradient_deviation(
-        LOGIT,
-        config.sigma_noise,
-        given["w_norm"],
-        given["projection"],
-        amplification.n_augmented(config.n_examples, config.alpha, given["k"]),
-        _noise_weight(config, given["k"], amplitude),
+        LOGIT, config.sigma_noise, w_norm, projection, size, weight
     )
 
 
-def _predict_slope(given: Mapping[str, Any]) -> float:
-    config: DataConfig = given["config"]
+def sam_slope(config: DataConfig, k: int, share: float, projection: float, w_norm: float) -> float:
+    """(E15) of the fast feature in U(k), which is a share of the data."""
     return LOGIT * extensions.isotropic_sam_slope(
         config.beta_fast,
-        given["share"],
-        given["projection"],
+        share,
+        projection,
         config.sigma_noise,
-        given["w_norm"],
+        w_norm,
         config.dim,
-        amplification.n_augmented(config.n_examples, config.alpha, given["k"]),
-        _noise_weight(config, given["k"]),
+        amplification.n_augmented(config.n_examples, config.alpha, k),
+        _noise_weight(config, k),
     )
-
-
-def _predict(given: Mapping[str, Any]) -> float:
-    own = {
-        "factor": _predict_factor,
-        "lean": _predict_lean,
-        "deviation": _predict_deviation,
-        "slope": _predict_slope,
-    }
-    return (PREDICT | own)[given["what"]](given)
 
 
 CHECKS = (
@@ -271,12 +236,10 @@ CHECKS = (
         "isotropic-noise",
         "noise has a part along the features (control: it has none)",
         combine(_blurred_growths, _blurred_variances, _leaning, _sam_in_mean),
-        _predict,
     ),
     Check(
         "more-patches",
         "an example's noise patches are independent (control: they are one and the same)",
         combine(_sam_on_patches, _patch_alignments, _patch_variances),
-        _predict,
     ),
 )

@@ -7,8 +7,8 @@ small draws: few examples in few dimensions, so that every term weighs enough to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,16 +22,17 @@ from sim.checks.base import (
     combine,
     exact,
     power_product,
+    predicted,
     quantity,
     ratio,
 )
 from sim.checks.gradients import LOGIT, mean_over_batches, pair_shares, positive_part
-from sim.checks.printed import predicted
 from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
 from sim.measure import Estimate
 from sim.network import gradient, init
 from theory import family as theory
 from theory.amplification import feature_gradient
+from theory.claims import CLAIMS
 from theory.family import Family
 from theory.gradient_variance import Filters
 
@@ -129,14 +130,16 @@ def _feature_growth(plan: Plan) -> list[Quantity]:
         growth = -gradient(W, made, LOGIT)[0]
         for feature, name in ((FAST, "fast"), (SLOW, "slow")):
             label = f"growth of v_{name}, {name_of(member)}"
-            out.append(exact(label, growth[feature], what=name, world=_FEATURES, member=member))
+            out.append(exact(label, growth[feature], partial(_growth, _FEATURES, member, feature)))
         gain = (growth[SLOW] / growth[FAST]) / (before[SLOW] / before[FAST])
         label = f"gain of the slow feature on the fast one, {name_of(member)}"
-        out.append(exact(label, gain, what="effective k", member=member))
+        out.append(exact(label, gain, partial(_predicted, "effective_k", member)))
     for fidelity in (1.0, 0.8):
         k = _equalising_k(data, W, fidelity, g)
         label = f"k that equalises growth, c={fidelity}"
-        out.append(exact(label, k, what="k_star", world=_FEATURES, fidelity=fidelity))
+        given = {"beta_fast": _FEATURES.beta_fast, "beta_slow": _FEATURES.beta_slow}
+        given |= {"alpha": _FEATURES.alpha, "fidelity": fidelity}
+        out.append(exact(label, k, predicted("family", "k_star", **given)))
     return out
 
 
@@ -170,10 +173,7 @@ def _mean_shares(plan: Plan) -> list[Quantity]:
         quantity(
             f"mean growth of v_{name}, random counts",
             Estimate.of(drawn[:, feature]),
-            what=name,
-            world=config,
-            member=member,
-            random=True,
+            partial(_growth, config, member, feature, random_counts=True),
         )
         for feature, name in ((FAST, "fast"), (SLOW, "slow"))
     ]
@@ -195,12 +195,13 @@ def _alignments(plan: Plan) -> list[Quantity]:
                 both = (*positive_part(made, W), *positive_part(data, W))
                 parts.append(torch.stack([part.double() for part in both]))
         own, size, bare, bare_size = torch.cat(parts, 1)
-        given = {"world": config, "member": member, "random": random}
         label = f"{name_of(member)} P={config.n_patches}" + ", random counts" * random
         label += ", orthogonal noise" * _is_orthogonal(config)
         out.append(
             quantity(
-                f"NoiseAlign, {label}", ratio(own, size), what="alignment", w_norm=w_norm, **given
+                f"NoiseAlign, {label}",
+                ratio(own, size),
+                partial(_alignment, config, member, w_norm, random),
             )
         )
         if not random:
@@ -208,7 +209,10 @@ def _alignments(plan: Plan) -> list[Quantity]:
             sums = power_product((own, 1), (bare, -1), (size, -1), (bare_size, 1))
             scale = _size(config, member) / config.n_examples
             weight = sums.through(sums.mean * scale, scale)
-            out.append(quantity(f"weight of noise, {label}", weight, what="weight", **given))
+            given = {"alpha": config.share_fast, "dim_noise": config.dim_noise}
+            given |= {"orthogonal": _is_orthogonal(config)}
+            predict = partial(_predicted, "noise_weight", member, **given)
+            out.append(quantity(f"weight of noise, {label}", weight, predict))
     return out
 
 
@@ -223,30 +227,25 @@ def _size(config: DataConfig, member: Family | int) -> int:
     return n_fast + k * (config.n_examples - n_fast)
 
 
-def _predict_one_step(given: Mapping[str, Any]) -> float:
-    what, random = given["what"], given.get("random", False)
-    if what == "effective k":
-        return predicted("family", "effective_k", **asdict(as_member(given["member"])))
-    world: DataConfig = given["world"]
-    if what == "k_star":
-        betas = {"beta_fast": world.beta_fast, "beta_slow": world.beta_slow}
-        return predicted("family", "k_star", alpha=world.alpha, fidelity=given["fidelity"], **betas)
-    if what == "alignment":
-        return theory.family_alignment(
-            world,
-            as_member(given["member"]),
-            given["w_norm"],
-            LOGIT,
-            random,
-            orthogonal=_is_orthogonal(world),
-        )
-    if what == "weight":
-        kind = {"orthogonal": _is_orthogonal(world), "dim_noise": world.dim_noise}
-        member = asdict(as_member(given["member"]))
-        return predicted("family", "noise_weight", alpha=world.share_fast, **member, **kind)
-    feature = SLOW if what == "slow" else FAST
-    share = theory.feature_shares(world, as_member(given["member"]), random)[feature]
+def _predicted(key: str, member: Family | int, **inputs: Any) -> float:
+    """What `theory predict family` prints of a member."""
+    return CLAIMS["family"].predict(**asdict(as_member(member)), **inputs)[key]
+
+
+def _growth(
+    world: DataConfig, member: Family | int, feature: int, random_counts: bool = False
+) -> float:
+    """(F1) at a projection of 1/2."""
+    share = theory.feature_shares(world, as_member(member), random_counts)[feature]
     return feature_gradient((world.beta_fast, world.beta_slow)[feature], share, LOGIT, 0.5)
+
+
+def _alignment(
+    world: DataConfig, member: Family | int, w_norm: float, random_counts: bool
+) -> float:
+    """(F3)."""
+    kind = random_counts, _is_orthogonal(world)
+    return theory.family_alignment(world, as_member(member), w_norm, LOGIT, *kind)
 
 
 # --- Equations (F4) to (F6): mini-batch gradient variance ----------------------------------------
@@ -309,7 +308,7 @@ def _measure_variance(plan: Plan) -> list[Quantity]:
         dtype = torch.float64 if case.draws == 1 else DRAWN
         fixed = init(_FILTERS, d, _SIGMA_INIT, plan.fixed(number), dtype=dtype)
         fixed[:, :2] *= 2  # so that the features' variance can be seen beside the noise's
-        given = {"case": case, "filters": None if case.random_filters else _filters(fixed)}
+        predict = partial(_variance, case, None if case.random_filters else _filters(fixed))
         samples = []
         for chunk in torch.arange(plan.size(case.draws) if case.draws > 1 else 1).split(_CHUNK):
             n = len(chunk)
@@ -320,9 +319,9 @@ def _measure_variance(plan: Plan) -> list[Quantity]:
             # E‖g‖² − ⟨Eg, Eg⟩ from independent data sets at the same W: the variance given W
             samples.append((squares + squares2) / 2 - (means * means2).sum((-1, -2)))
         if case.draws == 1:
-            out.append(exact(str(case), samples[0], **given))
+            out.append(exact(str(case), samples[0], predict))
         else:
-            out.append(quantity(str(case), Estimate.of(torch.cat(samples)), **given))
+            out.append(quantity(str(case), Estimate.of(torch.cat(samples)), predict))
     return out
 
 
@@ -354,13 +353,11 @@ def _filters(W: Tensor) -> Filters:
 _WORLD_INPUTS = ("n_examples", "dim", "n_patches", "alpha", "beta_fast", "beta_slow", "sigma_noise")
 
 
-def _predict_variance(given: Mapping[str, Any]) -> float:
-    case: _Batches = given["case"]
-    if case.random_filters:
+def _variance(case: _Batches, filters: Filters | None) -> float:
+    """(F4) to (F6) at these filters, or in expectation over W⁽⁰⁾, as printed."""
+    if filters is None:
         world = {name: getattr(case.world, name) for name in _WORLD_INPUTS}
-        return predicted(
-            "family-variance",
-            "variance",
+        printed = CLAIMS["family-variance"].predict(
             **world,
             **asdict(as_member(case.member)),
             filters=_FILTERS,
@@ -371,9 +368,10 @@ def _predict_variance(given: Mapping[str, Any]) -> float:
             random_counts=case.random_counts,
             orthogonal=_is_orthogonal(case.world),
         )
+        return printed["variance"]
     return theory.family_variance(
         case.world,
-        given["filters"],
+        filters,
         as_member(case.member),
         case.batch_size,
         LOGIT,
@@ -388,12 +386,10 @@ CHECKS = (
         "family",
         "synthetic noise keeps tau of its source's (control: it is fresh)",
         combine(_feature_growth, _mean_shares, _alignments),
-        _predict_one_step,
     ),
     Check(
         "family-variance",
         "synthetic noise keeps tau of its source's (control: it is fresh)",
         _measure_variance,
-        _predict_variance,
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from sim.data import DataConfig, Dataset, batch_index, generate, sample, upsampl
 from sim.measure import Estimate
 from sim.network import gradient, init
 from sim.population import curvature, population
+from theory import convergence
 
 
 @dataclass(frozen=True)
@@ -145,13 +147,15 @@ def steps_of_network(plan: Plan) -> list[Quantity]:
                 quantity(
                     f"network: steps of {arm}({_MILD.k}) to the mean of its first {_EVERY * at}",
                     Estimate(_EVERY * at, _EVERY * error),
+                    partial(
+                        convergence.steps_to_target,
+                        target,
+                        float(path.losses[0] - path.losses[: at + 1].min()),
+                        path.smoothness,
+                        float(path.deviations[:at].mean()),
+                        _MILD_LR,
+                    ),
                     "<",
-                    what="steps",
-                    target=target,
-                    loss_gap=float(path.losses[0] - path.losses[: at + 1].min()),
-                    smoothness=path.smoothness,
-                    variance=float(path.deviations[:at].mean()),
-                    lr=_MILD_LR,
                 )
             )
     return out
@@ -163,4 +167,4 @@ def noisy_network(plan: Plan) -> list[Quantity]:
     paths = sgd(plan, _NOISY, 0.4, _NOISY_LR, steps, plan.size(256))
     both = ratio(*(paths[arm].squares.mean(0) for arm in ("G", "U")))
     label = f"network, noisy: mean |grad|^2 over {steps} steps, G/U, k={_NOISY.k}"
-    return [quantity(label, both, "<", what="one")]
+    return [quantity(label, both, 1.0, "<")]

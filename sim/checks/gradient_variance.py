@@ -7,9 +7,8 @@ expectation over W⁽⁰⁾ is tested too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -68,17 +67,11 @@ def _measure(plan: Plan) -> list[Quantity]:
     for number, case in enumerate(_CASES):
         fixed = init(_FILTERS, case.config.dim, _SIGMA_INIT, plan.fixed(number), dtype=DRAWN)
         fixed[:, SLOW] *= 2  # so that the slow feature's variance can be seen beside the fast one's
-        given = {
-            "config": case.config,
-            "filters": None if case.random_filters else filter_sums(fixed),
-            "sigma_synthetic": case.sigma_synthetic,
-            "k": case.k,
-            "batch_size": case.batch_size,
-            "replacement": case.replacement,
-        }
+        filters = None if case.random_filters else filter_sums(fixed)
         samples = _variances(plan, number, case, fixed)
         for arm, values in samples.items():
-            out.append(quantity(f"{arm}, {case}", Estimate.of(values), what=arm, **given))
+            predict = partial(_variance, case, filters, arm)
+            out.append(quantity(f"{arm}, {case}", Estimate.of(values), predict))
         size = _sizes(case)["upsampled"]
         sigmas = case.config.sigma_noise, case.sigma_synthetic
         if case.batch_size == size and not case.replacement and sigmas[0] == sigmas[1]:
@@ -86,7 +79,7 @@ def _measure(plan: Plan) -> list[Quantity]:
             share = ratio(samples["upsampled"], samples["generated"])
             label = f"extra term of U at the full batch, V_U/V_G - 1, k={case.k}"
             estimate = share.through(share.mean - 1, 1.0)
-            out.append(quantity(label, estimate, what="extra", **given))
+            out.append(quantity(label, estimate, partial(_extra_term, case)))
     return out
 
 
@@ -123,27 +116,30 @@ def _variances(plan: Plan, number: int, case: _Case, fixed: Tensor) -> dict[str,
     return {arm: torch.cat(found) for arm, found in samples.items()}
 
 
-def _predict(given: Mapping[str, Any]) -> float:
-    config: DataConfig = given["config"]
-    if given["what"] == "extra":
-        return theory.upsampling_extra_term(
-            config.alpha, given["k"], given["batch_size"], config.n_examples
-        )
+def _extra_term(case: _Case) -> float:
+    """(26)."""
+    config = case.config
+    return theory.upsampling_extra_term(config.alpha, case.k, case.batch_size, config.n_examples)
+
+
+def _variance(case: _Case, filters: theory.Filters | None, arm: str) -> float:
+    """(24), (25) at these filters, or in expectation over W⁽⁰⁾."""
+    config = case.config
     return theory.gradient_variance(
         config.n_examples,
         config.dim,
-        given["filters"] or theory.expected_filters(_FILTERS, config.dim, _SIGMA_INIT),
+        filters or theory.expected_filters(_FILTERS, config.dim, _SIGMA_INIT),
         config.alpha,
         config.beta_fast,
         config.beta_slow,
         config.sigma_noise,
-        given["sigma_synthetic"],
-        given["k"],
-        given["batch_size"],
+        case.sigma_synthetic,
+        case.k,
+        case.batch_size,
         _LOGIT,
         config.n_patches,
-        given["replacement"],
-    )[given["what"]]
+        case.replacement,
+    )[arm]
 
 
 CHECKS = (
@@ -151,6 +147,5 @@ CHECKS = (
         "gradient-variance",
         "synthetic noise is fresh (control: each synthetic example keeps its source's noise)",
         _measure,
-        _predict,
     ),
 )

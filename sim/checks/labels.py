@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import torch
 
-from sim.checks.base import DRAWN, Check, Plan, Quantity, combine, exact, quantity
-from sim.checks.cubic import BATCHES, PREDICT, alignments, growths, sam, unit_filters, variances
+from sim.checks.base import DRAWN, Check, Plan, Quantity, combine, exact, predicted, quantity
+from sim.checks.cubic import BATCHES, alignments, features, growths, sam, unit_filters, variances
 from sim.checks.gradients import LOGIT, equalising_k, exact_variance, named
-from sim.checks.printed import predicted
 from sim.data import FAST, DataConfig, sample, upsample
 from sim.measure import Estimate, filter_sums
 from sim.network import Activation, gradient, init
@@ -56,9 +54,15 @@ def _one_data_set(plan: Plan) -> list[Quantity]:
         exact(
             "k that equalises growth",
             equalising_k(W, data),
-            what="k_star",
-            shares=(config.alpha, config.beta_fast, config.beta_slow),
-            wrong=(config.label_noise, config.wrong_slow),
+            predicted(
+                "label-noise",
+                "k_star",
+                alpha=config.alpha,
+                beta_fast=config.beta_fast,
+                beta_slow=config.beta_slow,
+                label_noise=config.label_noise,
+                label_noise_slow=config.wrong_slow,
+            ),
         )
     )
     return out
@@ -103,12 +107,7 @@ def _label_variance(plan: Plan) -> list[Quantity]:
                     f"features' variance, wrong labels {label}, B={batch[0]}"
                     + " with replacement" * batch[1],
                     value,
-                    what="features",
-                    config=_FEW,
-                    filters=filter_sums(W),
-                    k=k,
-                    batch=batch,
-                    exact_counts=exact_counts,
+                    partial(features, _FEW, filter_sums(W), k, batch, exact_counts),
                 )
             )
     return out
@@ -149,14 +148,17 @@ def _mean_growths(plan: Plan) -> list[Quantity]:
                 quantity(
                     f"{named(activation)}: mean growth of v_fast at <w,v>={u}",
                     Estimate.of(growth[:, 0, FAST]),
-                    what="classes",
-                    config=config,
-                    projection=u,
-                    power=activation.power,
-                    rectified=activation.rectified,
+                    partial(_class_growth, config, activation, u),
                 )
             )
     return out
+
+
+def _class_growth(config: DataConfig, activation: Activation, u: float) -> float:
+    """(E12)."""
+    q = activation.power
+    growth = q * LOGIT * config.beta_fast**q * config.alpha * abs(u) ** (q - 1)
+    return growth * extensions.class_share_growth(config.positive, u, activation.rectified, q)
 
 
 def _one_set_of_classes(plan: Plan) -> list[Quantity]:
@@ -176,46 +178,15 @@ def _class_variances(plan: Plan) -> list[Quantity]:
     return variances(plan, 91, _FEW_CLASSES, _classes(_FEW_CLASSES, plan), W, 110)
 
 
-# --- Predictions ---------------------------------------------------------------------------------
-
-
-def _predict_k_star(given: Mapping[str, Any]) -> float:
-    alpha, beta_fast, beta_slow = given["shares"]
-    wrong, wrong_slow = given["wrong"]
-    return predicted(
-        "label-noise",
-        "k_star",
-        alpha=alpha,
-        beta_fast=beta_fast,
-        beta_slow=beta_slow,
-        label_noise=wrong,
-        label_noise_slow=wrong_slow,
-    )
-
-
-def _predict_classes(given: Mapping[str, Any]) -> float:
-    config: DataConfig = given["config"]
-    q, u = given["power"], given["projection"]
-    growth = q * LOGIT * config.beta_fast**q * config.alpha * abs(u) ** (q - 1)
-    return growth * extensions.class_share_growth(config.positive, u, given["rectified"], q)
-
-
-def _predict(given: Mapping[str, Any]) -> float:
-    own = {"k_star": _predict_k_star, "classes": _predict_classes}
-    return (PREDICT | own)[given["what"]](given)
-
-
 CHECKS = (
     Check(
         "label-noise",
         "the share of wrong labels is the one named (control: twice as many)",
         combine(_one_data_set, _label_variance, _label_alignments, _label_variances),
-        _predict,
     ),
     Check(
         "class-imbalance",
         "the share of positive labels is the one named (control: equal classes)",
         combine(_mean_growths, _one_set_of_classes, _class_alignments, _class_variances),
-        _predict,
     ),
 )

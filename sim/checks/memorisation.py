@@ -8,25 +8,36 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sim.checks.base import Check, Plan, Quantity, combine, constant, exact, quantity, unbroken
+from sim.checks.amplification import memorisation
+from sim.checks.base import (
+    Check,
+    Plan,
+    Predict,
+    Quantity,
+    combine,
+    constant,
+    exact,
+    predicted,
+    quantity,
+    unbroken,
+)
 from sim.checks.family import as_member, augmented, matched, name_of, shares_of
 from sim.checks.gradients import LOGIT
-from sim.checks.printed import predicted
 from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample
 from sim.measure import Estimate
 from sim.network import gradient
 from sim.optim import step
 from sim.train import prepare
 from theory import family as theory
-from theory.amplification import memorisation_ratio
+from theory.claims import CLAIMS
 from theory.family import Family
 
 # --- Equations (F7) to (F9): feature or noise first ----------------------------------------------
@@ -57,16 +68,19 @@ def _growth_rates(plan: Plan) -> list[Quantity]:
     world = _balanced(1.3)
     for case, member in enumerate(_GROWTHS):
         data = _race_data(world, member, plan, plan.generator(65, case))
-        given, label = {"world": world, "member": member}, name_of(member)
+        label = name_of(member)
         originals = _race_data(world, 1, plan, plan.generator(65, case))
         alone = _growth(originals, _along_original(originals))
         directions = {"original": _along_original(data), "synthetic": _along_synthetic(data)}
         for name, w in directions.items():
             rate = _growth(data, w) / alone
-            out.append(exact(f"growth along the {name}'s noise, {label}", rate, what=name, **given))
+            predict = partial(_printed, world, member, f"noise_growth_{name}")
+            out.append(exact(f"growth along the {name}'s noise, {label}", rate, predict))
         fastest = _fastest(data)
         rate = _growth(data, fastest) / alone
-        out.append(exact(f"fastest growth of noise, {label}", rate, what="fastest", **given))
+        out.append(
+            exact(f"fastest growth of noise, {label}", rate, partial(_fastest_growth, member))
+        )
         # and by training: each filter alone, all with the same projection on their directions
         filters = torch.stack([_along_feature(data), fastest, *directions.values()])
         slow, noise, *started = _steps(data, filters)
@@ -74,29 +88,51 @@ def _growth_rates(plan: Plan) -> list[Quantity]:
             exact(
                 f"slow feature's time over its noise's, {label}",
                 slow / noise,
+                partial(_printed, world, member, "memorisation"),
                 rounding=0.02,  # steps are not a flow
-                what="memorisation",
-                **given,
             )
         )
         if member in _TURNING:
-            for name, steps in zip(directions, started, strict=True):
-                for relation, bound in ((">", name), ("<", "fastest")):
-                    rate = "first" if bound == name else "fastest"
+            for index, (name, steps) in enumerate(zip(directions, started, strict=True)):
+                for relation, rate, predict in (
+                    (">", "first", partial(_first_memorisation, world, member, index)),
+                    ("<", "fastest", partial(_printed, world, member, "memorisation")),
+                ):
                     out.append(
                         quantity(
                             f"the same along the {name}'s noise, against its {rate} rate, {label}",
                             Estimate(float(slow / steps), 0.0),
+                            predict,
                             relation,
-                            what=f"memorisation, {bound}",
-                            **given,
                         )
                     )
     bare = Family(1, 0.9, 0.5, 1.3)
     data = _race_data(world, bare, plan, plan.generator(66))
     rate = _growth(data, _along_original(data)) / _growth(data, _fastest(data))
-    out.append(exact("growths without synthetic examples", rate, what="sum", member=bare))
+    out.append(
+        exact("growths without synthetic examples", rate, lambda: sum(theory.noise_growth(bare)))
+    )
     return out
+
+
+def _printed(world: DataConfig, member: Family | int, key: str) -> float:
+    """What `theory predict family-memorisation` prints."""
+    inputs = _world_inputs(world) | asdict(as_member(member))
+    return CLAIMS["family-memorisation"].predict(**inputs)[key]
+
+
+def _fastest_growth(member: Family | int) -> float:
+    return theory.fastest_growth(as_member(member))
+
+
+def _first_memorisation(world: DataConfig, member: Family, direction: int) -> float:
+    """(33) with (F7) along an original's noise (0) or a synthetic one's (1)."""
+    return memorisation(world) * theory.noise_growth(member)[direction] / theory.effective_k(member)
+
+
+def _world_inputs(world: DataConfig) -> dict[str, Any]:
+    names = ("n_examples", "dim", "alpha", "beta_fast", "beta_slow", "sigma_noise")
+    return {name: getattr(world, name) for name in names}
 
 
 def _balanced(ratio: float, config: DataConfig = _RACE) -> DataConfig:
@@ -182,52 +218,23 @@ def _least_ks(plan: Plan) -> list[Quantity]:
         world = _balanced(balance)
         k = next(k for k in itertools.count(1) if _memorised(world, member, k, plan) < 1)
         label = f"least k at which the feature is first, (33)={balance:g} {shares_of(member)}"
-        out.append(exact(label, k, what="least k", world=world, member=member))
+        out.append(exact(label, k, partial(_printed, world, member, "least_k")))
     world = _balanced(1.0)
     for member in (Family(20, 0.9, 0.7, 1.1), Family(20, 0.6, 0.7, 1.0)):
         few, many = (_memorised(world, member, k, plan) for k in (1, 20))
         label = f"whether k=20 helps (1) or not (-1), {shares_of(member)}"
-        out.append(exact(label, math.copysign(1, few - many), what="helps", member=member))
+        out.append(exact(label, math.copysign(1, few - many), partial(_helps, member)))
     return out
+
+
+def _helps(member: Family) -> float:
+    return 1.0 if theory.amplification_helps(member) else -1.0
 
 
 def _memorised(world: DataConfig, member: Family, k: int, plan: Plan) -> float:
     """Growth of the fastest filter on noise over that of the slow feature's, equally long."""
     data = _race_data(world, replace(member, k=k), plan, plan.generator(67, k))
     return _growth(data, _fastest(data)) / _growth(data, _along_feature(data))
-
-
-_PRINTED = {
-    "original": "noise_growth_original",
-    "synthetic": "noise_growth_synthetic",
-    "least k": "least_k",
-    "memorisation": "memorisation",
-    "memorisation, fastest": "memorisation",
-}
-
-
-def _world_inputs(world: DataConfig) -> dict[str, Any]:
-    names = ("n_examples", "dim", "alpha", "beta_fast", "beta_slow", "sigma_noise")
-    return {name: getattr(world, name) for name in names}
-
-
-def _predict_memorisation(given: Mapping[str, Any]) -> float:
-    what, member = given["what"], as_member(given["member"])
-    if what in _PRINTED:
-        inputs = _world_inputs(given["world"]) | asdict(member)
-        return predicted("family-memorisation", _PRINTED[what], **inputs)
-    if what == "helps":
-        return 1.0 if theory.amplification_helps(member) else -1.0
-    if what == "sum":
-        return sum(theory.noise_growth(member))
-    if what == "fastest":
-        return theory.fastest_growth(member)
-    rates = dict(zip(("original", "synthetic"), theory.noise_growth(member), strict=True))
-    world: DataConfig = given["world"]
-    alone = memorisation_ratio(
-        world.sigma_noise, world.dim, world.alpha, world.n_examples, world.beta_slow
-    )
-    return alone * rates[what.removeprefix("memorisation, ")] / theory.effective_k(member)
 
 
 # --- Equations (F10) to (F12): the best k and the best strength ----------------------------------
@@ -264,19 +271,16 @@ def _fewest_steps(plan: Plan) -> list[Quantity]:
         times = _times(world, fidelity, plan)
         best = times.index(min(times)) + 1
         label = f"alpha={alpha} k*={target:g} c^3={cube:g}"
-        given = {"world": world, "fidelity": fidelity}
-        out.append(
-            exact(f"k at which both are learned in fewest steps, {label}", best, what="k", **given)
-        )
+        given = _world_inputs(world) | {"fidelity": fidelity}
+        predict = predicted("best-k", "best_k", **given)
+        out.append(exact(f"k at which both are learned in fewest steps, {label}", best, predict))
         for k in sorted({1, best, _MOST}):
             out.append(
                 exact(
                     f"steps to learn both at k={k} over the fast one's without, {label}",
                     times[k - 1],
+                    predicted("best-k", "time", k=k, **given),
                     rounding=0.02,  # steps are not a flow
-                    what="time",
-                    k=k,
-                    **given,
                 )
             )
     return out
@@ -313,8 +317,22 @@ def _best_strengths(plan: Plan) -> list[Quantity]:
             best = min(points, key=lambda p: p[2])
         for what, value in zip(("index", "k", "memorisation", "time"), best, strict=True):
             label = f"{what} of the best of {len(curve)} strengths, (33)={balance:g}"
-            out.append(exact(label, value, what=what, world=world, curve=curve, k=k))
+            out.append(exact(label, value, _choice(what, world, curve, k)))
     return out
+
+
+def _choice(what: str, world: DataConfig, curve: list[Family], k: int | None) -> Predict:
+    """(F12): what is printed of the best point, where it is."""
+    if k is None and what != "time":
+        key = "best_point" if what == "index" else f"best_point_{what}"
+        return predicted(
+            "best-k",
+            key,
+            **_world_inputs(world),
+            fidelity_curve=[member.fidelity for member in curve],
+            kept_noise_curve=[member.kept_noise for member in curve],
+        )
+    return lambda: getattr(theory.best_strength(world, curve, k), what)
 
 
 def _flow_time(world: DataConfig, member: Family, k: int, plan: Plan) -> float:
@@ -327,33 +345,15 @@ def _flow_time(world: DataConfig, member: Family, k: int, plan: Plan) -> float:
     return round(float(alone[FAST] / growth[:2].min()), 9)
 
 
-def _predict_best_k(given: Mapping[str, Any]) -> float:
-    what, world = given["what"], given["world"]
-    if "curve" not in given:
-        inputs = _world_inputs(world) | {"k": given.get("k", 7), "fidelity": given["fidelity"]}
-        return predicted("best-k", {"k": "best_k", "time": "time"}[what], **inputs)
-    if given["k"] is None and what != "time":
-        curve = {
-            "fidelity_curve": [member.fidelity for member in given["curve"]],
-            "kept_noise_curve": [member.kept_noise for member in given["curve"]],
-        }
-        key = "best_point" if what == "index" else f"best_point_{what}"
-        return predicted("best-k", key, **_world_inputs(world), **curve)
-    choice = theory.best_strength(world, given["curve"], given["k"])
-    return float(getattr(choice, what))
-
-
 CHECKS = (
     Check(
         "family-memorisation",
         "synthetic noise keeps tau of its source's (control: it is fresh)",
         combine(constant(_growth_rates), constant(_least_ks)),
-        _predict_memorisation,
     ),
     Check(
         "best-k",
         "filters are matched (control: the slow feature starts a fifth ahead)",
         combine(constant(_fewest_steps), constant(unbroken(_best_strengths))),
-        _predict_best_k,
     ),
 )

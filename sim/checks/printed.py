@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,38 +19,31 @@ import torch
 from scipy.special import roots_genlaguerre
 from torch import Tensor
 
-from sim.checks.base import ROUNDING, Check, Plan, Quantity, combine, constant, exact, unbroken
+from sim.checks.amplification import expected_alignment, memorisation
+from sim.checks.base import (
+    ROUNDING,
+    Check,
+    Plan,
+    Quantity,
+    combine,
+    constant,
+    exact,
+    predicted,
+    unbroken,
+)
+from sim.checks.extensions import sam_slope
 from sim.checks.gradients import LOGIT, equalising_k, mean_over_batches, named, pair_shares
 from sim.checks.quadrature import Rule, normal, planted, signed
 from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
 from sim.measure import noise_alignment, noise_projections
 from sim.network import Activation, gradient, init, logit_term, norm, output
 from sim.optim import sam_gradient
-from theory.claims import CLAIMS
-from theory.family import Family
+from theory import moments as theory
+from theory.family import Family, family_alignment
 
 _LOGIT = 0.35
 _STEP = 1e-6
 _DIFFERENCE = 1e-6  # relative error allowed to a difference quotient
-
-
-_Predict = Callable[[Mapping[str, Any]], float]
-
-
-def predicted(claim: str, key: str, **inputs: Any) -> float:
-    """What `python -m theory predict claim` prints as `key`."""
-    return CLAIMS[claim].predict(**inputs)[key]
-
-
-def or_printed(own: _Predict) -> _Predict:
-    """A check's `predict` that also knows the quantities of this module."""
-
-    def predict(given: Mapping[str, Any]) -> float:
-        if given.get("what") == "printed":
-            return predicted(given["claim"], given["key"], **given["inputs"])
-        return own(given)
-
-    return predict
 
 
 def as_printed(
@@ -60,11 +54,8 @@ def as_printed(
         exact(
             f"{key.replace('_', ' ')} as printed, {note}",
             value,
+            predicted(claim, key, **inputs),
             rounding,
-            what="printed",
-            claim=claim,
-            key=key,
-            inputs=inputs,
         )
         for key, value in measured.items()
     ]
@@ -131,7 +122,7 @@ def moments(plan: Plan) -> list[Quantity]:
     data, weight = planted(sample(config, plan.generator("one")).take(torch.tensor([0])), normal(5))
     z = data.x[:, 0, 1, 2:] / config.sigma_noise
     value = (z[:, 0] ** 2 * z.square().sum(1) ** 3) @ weight
-    return [*out, exact("E[|z|^2 R^3], integrated", value, what="patch", p=2, q=3)]
+    return [*out, exact("E[|z|^2 R^3], integrated", value, lambda: theory.patch_moment(2, 3, dim))]
 
 
 # --- Theorem 4.1 ---------------------------------------------------------------------------------
@@ -275,10 +266,8 @@ def _race(plan: Plan) -> list[Quantity]:
     noise = data.y[3] * patches[3] / patches[3].norm()
     feature = torch.eye(config.dim, dtype=torch.float64)[SLOW]
     rates = [float(-gradient(w[None], data, _LOGIT)[0] @ w) for w in (noise, feature)]
-    names = ("sigma_noise", "dim", "alpha", "n_examples", "beta_slow")
-    given = {name: getattr(config, name) for name in names} | {"divided_by": 1}
     label = "slow feature's time over its noise's, by rates"
-    return [exact(label, rates[0] / rates[1], what="memorisation", **given)]
+    return [exact(label, rates[0] / rates[1], lambda: memorisation(config))]
 
 
 _LINE = DataConfig(3, 3, alpha=2 / 3, beta_fast=1.1, sigma_noise=0.4)
@@ -309,10 +298,9 @@ def alignments(plan: Plan) -> list[Quantity]:
         }
         given = {"alpha": 2 / 3, "k": k, "sigma_noise": 0.4, "sigma_synthetic": 0.4 * factor}
         out += as_printed("noise-alignment", measured, f"k={k}", **given)
-        given |= {"n_examples": 3, "w_norm": 0.7, "dim_noise": 1, "logit": _LOGIT}
         for arm, value in (("upsampled", up), ("generated", made)):
-            label = f"NoiseAlign, {arm}, k={k}, integrated"
-            out.append(exact(label, value, what=arm, **given))
+            predict = partial(expected_alignment, arm, _LINE, k, 0.4 * factor, _LOGIT, 0.7)
+            out.append(exact(f"NoiseAlign, {arm}, k={k}, integrated", value, predict))
     return out
 
 
@@ -423,10 +411,11 @@ def orthogonal_family(plan: Plan) -> list[Quantity]:
         # (F3) whole, from what one patch alone aligns
         counted = config.n_fast + config.n_slow * own
         mean = sums[1] * counted / (config.n_fast + k * config.n_slow) ** 2
-        given = {"world": replace(config, noise="orthogonal"), "w_norm": float(W[:, 2:].norm())}
-        given |= {"member": Family(k, 1.0, tau, amplitude), "what": "alignment"}
+        at = config, Family(k, 1.0, tau, amplitude), float(W[:, 2:].norm()), LOGIT
         label = f"NoiseAlign, k={k}, orthogonal noise, integrated"
-        out.append(exact(label, mean / _LOGIT * LOGIT, **given))
+        out.append(
+            exact(label, mean / _LOGIT * LOGIT, partial(family_alignment, *at, orthogonal=True))
+        )
     return out
 
 
@@ -703,10 +692,10 @@ def _isotropic_slope(plan: Plan) -> Quantity:
         return 1 - (moved[:, 0, FAST] @ weight) / (plain[:, 0, FAST] @ weight)
 
     h = 0.01
-    given = {"what": "slope", "config": config, "k": k, "share": 1 / 3}
-    given |= {"projection": 0.6, "w_norm": float(W.norm())}
+    w_norm = float(W.norm())
     label = "slope of SAM/GD along v_fast in rho, integrated"
-    return exact(label, (4 * drop(h) - drop(2 * h)) / (2 * h), **given)
+    slope = (4 * drop(h) - drop(2 * h)) / (2 * h)
+    return exact(label, slope, lambda: sam_slope(config, k, 1 / 3, 0.6, w_norm))
 
 
 # --- Corollary 4.4 -------------------------------------------------------------------------------
@@ -804,4 +793,4 @@ def extended(check: Check) -> Check:
     measure = check.measure
     if check.name in _MEASURED:
         measure = combine(measure, constant(unbroken(_MEASURED[check.name])))
-    return replace(check, measure=measure, predict=or_printed(check.predict))
+    return replace(check, measure=measure)

@@ -6,8 +6,8 @@ batch's variance around the data's gradient.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -62,16 +62,14 @@ def _integrated(plan: Plan) -> list[Quantity]:
         for arm, split in parts.items():
             for part, value in split.items():
                 label = f"{part} of {arm}({k}), B={batch_size} P={config.n_patches}, integrated"
-                given = _given(config, W, k, batch_size, arm)
-                out.append(exact(label, value @ weight, what=part, **given))
+                predict = partial(_part, _Noise.of(config, W, k, batch_size), arm, part)
+                out.append(exact(label, value @ weight, predict))
         costs = {a: split["bias"] + share * split["batch"] for a, split in parts.items()}
         out.append(
             exact(
                 f"U({k}) over G({k}) in the bound, B={batch_size} lr L_s={share:g}, integrated",
                 (costs["U"] - costs["G"]) @ weight,
-                what="penalty",
-                share=share,
-                **_given(config, W, k, batch_size, "U"),
+                partial(_penalty, _Noise.of(config, W, k, batch_size), share),
             )
         )
     return out
@@ -90,31 +88,67 @@ def _drawn(plan: Plan) -> list[Quantity]:
         for arm, augmented in (("U", upsample(data, k)), ("G", made)):
             for part, value in _split(W, augmented, batch_size).items():
                 found[arm, part][chunk] = value
+    noise = _Noise.of(_SMALL, W, k, batch_size)
     out = [
         quantity(
             f"{part} of {arm}({k}), B={batch_size}",
             Estimate.of(value),
-            what=part,
-            **_given(_SMALL, W, k, batch_size, arm),
+            partial(_part, noise, arm, part),
         )
         for (arm, part), value in found.items()
     ]
     costs = {arm: found[arm, "bias"] + share * found[arm, "batch"] for arm in ("U", "G")}
     label = f"U({k}) over G({k}) in the bound, B={batch_size} lr L_s={share:g}"
-    given = _given(_SMALL, W, k, batch_size, "U")
     penalty = Estimate.of(costs["U"] - costs["G"])
-    return [*out, quantity(label, penalty, what="penalty", share=share, **given)]
+    return [*out, quantity(label, penalty, lambda: _penalty(noise, share))]
 
 
-def _given(config: DataConfig, W: Tensor, k: int, batch_size: int, arm: str) -> dict[str, Any]:
-    fast = config.n_fast
-    return {
-        "config": config,
-        "quartic": float(W.square().sum(1).square().sum()),
-        "counts": (fast, config.n_examples - fast, k),
-        "copies": arm == "U",
-        "batch_size": batch_size,
-    }
+@dataclass(frozen=True)
+class _Noise:
+    """What (C6) and (C7) need: a world, Σ_j ‖w_j‖⁴ of the filters, k and the batch size."""
+
+    config: DataConfig
+    quartic: float
+    k: int
+    batch_size: int
+
+    @staticmethod
+    def of(config: DataConfig, W: Tensor, k: int, batch_size: int) -> _Noise:
+        return _Noise(config, float(W.square().sum(1).square().sum()), k, batch_size)
+
+    @property
+    def size(self) -> int:
+        """N'."""
+        return self.config.n_fast + self.k * self.config.n_slow
+
+    def strength(self) -> float:
+        """S of (21)."""
+        filters = variance.Filters(self.quartic, 0.0, 0.0)
+        config = self.config
+        return variance.single_sample_noise(
+            config.sigma_noise, _LOGIT, filters, config.dim, config.n_patches
+        )
+
+    def repeated(self) -> float:
+        """ω_U of (23)."""
+        counts = self.config.n_fast, self.config.n_slow, self.k
+        return variance.same_noise_probability(*counts, replacement=False)
+
+
+def _part(noise: _Noise, arm: str, part: str) -> float:
+    """(C6)."""
+    repeated = noise.repeated() if arm == "U" else 0.0
+    bias, batch = convergence.split_variance(
+        noise.strength(), repeated, noise.size, noise.batch_size
+    )
+    return bias if part == "bias" else batch
+
+
+def _penalty(noise: _Noise, share: float) -> float:
+    """(C7), which lr and L_s enter by their product alone."""
+    return convergence.upsampling_penalty(
+        noise.strength(), noise.repeated(), noise.size, noise.batch_size, share, 1.0
+    )
 
 
 # --- the bound, equation (C5) --------------------------------------------------------------------
@@ -139,14 +173,16 @@ def _quadratic(plan: Plan) -> list[Quantity]:
         exact(
             "quadratic: mean |grad|^2 of the population",
             total,
-            what="bound",
-            loss_initial=losses[0],
-            loss_final=smoothness / 2 * float(W.square().sum()),
-            lr=1 / smoothness,
-            smoothness=smoothness,
-            bias=bias**2,
-            batch_variance=deviation**2,
-            steps=steps,
+            partial(
+                convergence.reused_data_bound,
+                loss_initial=losses[0],
+                loss_final=smoothness / 2 * float(W.square().sum()),
+                lr=1 / smoothness,
+                smoothness=smoothness,
+                bias=bias**2,
+                batch_variance=deviation**2,
+                steps=steps,
+            ),
         )
     ]
 
@@ -194,44 +230,20 @@ def _network(plan: Plan) -> list[Quantity]:
             quantity(
                 f"network: mean |grad|^2 of the population over {_STEPS} steps on {arm}({_K})",
                 Estimate(float(square.mean()), error),
+                partial(
+                    convergence.reused_data_bound,
+                    loss_initial=float(loss[0].mean()),
+                    loss_final=float(expected(W)[0].mean()),
+                    lr=_LR,
+                    smoothness=float(most.max()),
+                    bias=float(bias.mean()),
+                    batch_variance=float(batch.mean()),
+                    steps=_STEPS,
+                ),
                 "<",
-                what="bound",
-                loss_initial=float(loss[0].mean()),
-                loss_final=float(expected(W)[0].mean()),
-                lr=_LR,
-                smoothness=float(most.max()),
-                bias=float(bias.mean()),
-                batch_variance=float(batch.mean()),
-                steps=_STEPS,
             )
         )
     return out
-
-
-def _predict(given: Mapping[str, Any]) -> float:
-    if given["what"] == "bound":
-        names = ("loss_initial", "loss_final", "lr", "smoothness", "bias", "batch_variance")
-        return convergence.reused_data_bound(*(given[n] for n in names), steps=given["steps"])
-    config: DataConfig = given["config"]
-    fast, slow, k = given["counts"]
-    n, batch_size = fast + k * slow, given["batch_size"]
-    noise = variance.single_sample_noise(
-        config.sigma_noise,
-        _LOGIT,
-        variance.Filters(given["quartic"], 0.0, 0.0),
-        config.dim,
-        config.n_patches,
-    )
-    repeated = (
-        variance.same_noise_probability(fast, slow, k, replacement=False)
-        if given["copies"]
-        else 0.0
-    )
-    if given["what"] == "penalty":
-        # lr and L_s enter by their product alone
-        return convergence.upsampling_penalty(noise, repeated, n, batch_size, given["share"], 1.0)
-    bias, batch = convergence.split_variance(noise, repeated, n, batch_size)
-    return bias if given["what"] == "bias" else batch
 
 
 CHECKS = (
@@ -239,6 +251,5 @@ CHECKS = (
         "reused-data",
         "synthetic noise is fresh (control: each synthetic example keeps its source's noise)",
         combine(_drawn, unbroken(_integrated), unbroken(_quadratic), unbroken(_network)),
-        _predict,
     ),
 )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from sim.data import FAST, SLOW, DataConfig, Dataset, sample
 from sim.measure import Estimate, noise_alignment, noise_projections
 from sim.network import gradient, init, logit_term, norm
 from sim.optim import sam_gradient
-from theory import sam
+from theory import sam as theory
 
 _LOGIT = 0.5
 
@@ -39,21 +38,25 @@ def _measure_features(plan: Plan) -> list[Quantity]:
                 exact(
                     f"SAM/GD along v_{name}, filter {j}",
                     sam[j, feature] / plain[j, feature],
-                    rho=rho,
-                    beta=beta,
-                    mean_logit=_LOGIT * float(carries.double().mean()),
-                    gradient_norm=float(norm(plain)),
-                    projection=float(W[j, feature]),
+                    partial(
+                        feature_factor,
+                        rho,
+                        beta,
+                        _LOGIT * float(carries.double().mean()),
+                        float(norm(plain)),
+                        float(W[j, feature]),
+                    ),
                 )
             )
     return out
 
 
-def _predict_features(given: Mapping[str, Any]) -> float:
-    kappa = sam.feature_kappa(
-        given["rho"], given["beta"], given["mean_logit"], given["gradient_norm"]
-    )
-    return float(sam.feature_factor(kappa, given["projection"]))
+def feature_factor(
+    rho: float, beta: float, mean_logit: float, gradient_norm: float, projection: float
+) -> float:
+    """(5) with (4)."""
+    kappa = theory.feature_kappa(rho, beta, mean_logit, gradient_norm)
+    return float(theory.feature_factor(kappa, projection))
 
 
 # --- Equation (7): noise, exact for orthogonal patches ------------------------------------------
@@ -86,19 +89,31 @@ def _measure_noise(plan: Plan) -> list[Quantity]:
                 exact(
                     f"SAM/GD along the {which} noise patch, filter {j}",
                     factor[i, j],
-                    rho=rho,
-                    n_examples=config.n_examples,
-                    gradient_norm=float(norm(plain)),
-                    projection=float(projections[i, j]),
-                    norm2=float(norm2[i]),
+                    partial(
+                        noise_factor,
+                        rho,
+                        _LOGIT,
+                        config.n_examples,
+                        float(norm(plain)),
+                        float(projections[i, j]),
+                        float(norm2[i]),
+                    ),
                 )
             )
     return out
 
 
-def _predict_noise(given: Mapping[str, Any]) -> float:
-    lam = sam.noise_lambda(given["rho"], _LOGIT, given["n_examples"], given["gradient_norm"])
-    return float(sam.noise_factor(lam, given["projection"], given["norm2"]))
+def noise_factor(
+    rho: float,
+    logit: float,
+    n_examples: int,
+    gradient_norm: float,
+    projection: float,
+    squared_norm: float,
+) -> float:
+    """(7) with (6)."""
+    lam = theory.noise_lambda(rho, logit, n_examples, gradient_norm)
+    return float(theory.noise_factor(lam, projection, squared_norm))
 
 
 # --- Equations (8), (9), (31): noise in distribution ----------------------------------------
@@ -136,16 +151,12 @@ def _kind(plan: Plan, noise: str) -> str:
 def _orthogonal_damping(plan: Plan) -> list[Quantity]:
     few = replace(_FEW, noise=_kind(plan, "orthogonal"))
     W = init(1, few.dim, 0.3, plan.fixed("orthogonal"))
-    a = 0.008
+    a, sigma, w_norm = 0.008, few.sigma_noise, float(W[0, 2:].norm())
     return [
         quantity(
             "mean damping, orthogonal patches",
             _damping(plan, few, W, a, plan.size(150)),
-            what="damping",
-            lam=a / (few.sigma_noise**3 * float(W[0, 2:].norm())),
-            sigma=few.sigma_noise,
-            w_norm=float(W[0, 2:].norm()),
-            dim_noise=few.dim - 2,
+            lambda: theory.mean_noise_damping(a / (sigma**3 * w_norm), sigma, w_norm, few.dim - 2),
         )
     ]
 
@@ -159,9 +170,7 @@ def _independent_damping(plan: Plan) -> list[Quantity]:
         quantity(
             "slope of the damping in rho, independent patches",
             damping.through((1 - damping.mean) / a, -1 / a),
-            what="slope",
-            dim_noise=many.dim - 2,
-            n_examples=many.n_examples,
+            lambda: theory.independent_damping_slope(many.dim - 2, many.n_examples),
         )
     ]
 
@@ -182,37 +191,16 @@ def _cross_terms(plan: Plan) -> list[Quantity]:
         squares.append((along - own).square())
     square = Estimate.of(torch.cat(squares))
     root = square.mean**0.5
+    w_norm, u_norm, product = float(w.norm()), float(u.norm()), float(w @ u)
     return [
         quantity(
             "deviation of the cross terms",
             square.through(root, 1 / (2 * root)),
-            what="cross",
-            sigma=config.sigma_noise,
-            n_examples=config.n_examples,
-            w_norm=float(w.norm()),
-            u_norm=float(u.norm()),
-            w_dot_u=float(w @ u),
+            lambda: theory.cross_term_deviation(
+                _LOGIT, config.sigma_noise, config.n_examples, w_norm, u_norm, product
+            ),
         )
     ]
-
-
-def _predict_damping(given: Mapping[str, Any]) -> float:
-    if given["what"] == "damping":
-        return sam.mean_noise_damping(
-            given["lam"], given["sigma"], given["w_norm"], given["dim_noise"]
-        )
-    if given["what"] == "slope":
-        return sam.independent_damping_slope(given["dim_noise"], given["n_examples"])
-    return float(
-        sam.cross_term_deviation(
-            _LOGIT,
-            given["sigma"],
-            given["n_examples"],
-            given["w_norm"],
-            given["u_norm"],
-            given["w_dot_u"],
-        )
-    )
 
 
 # --- Equation (11): the boundary with real logits ------------------------------------------------
@@ -246,7 +234,7 @@ def _measure_regions(plan: Plan) -> list[Quantity]:
                 out.append(_slope(f"d ratio / d rho, {name}", W, data, frozen))
         estimate = Estimate.of(torch.stack(ratios))
         label = f"SAM/GD at rho=.05, {name}"
-        out.append(quantity(label, estimate, side, len(ratios) - 1, what="threshold"))
+        out.append(quantity(label, estimate, 1.0, side, len(ratios) - 1))
     return out
 
 
@@ -269,47 +257,22 @@ def _slope(label: str, W: Tensor, data: Dataset, logits: float | None) -> Quanti
     share = torch.where(data.is_fast, (l * data.is_fast).mean(), (l * ~data.is_fast).mean())
     quartic = W[:, [FAST, SLOW]].pow(4).sum(0)
     config = data.config
-    return exact(
-        label,
-        slope,
-        rounding=1e-4,  # the error of the difference quotient
-        what="slope",
-        gradient_norm=float(norm(gradient(W, data))),
-        n_examples=config.n_examples,
-        beta=torch.where(data.is_fast, config.beta_fast, config.beta_slow).numpy(),
-        mean_logit=share.numpy(),
-        feature_quartic=torch.where(data.is_fast, quartic[0], quartic[1]).numpy(),
-        logit=l.numpy(),
-        noise_quartic=(projections.pow(4).sum(1) * norm2).numpy(),
-        projection=projections[:, 0].numpy(),
-        norm2=norm2.numpy(),
-    )
+    given = {
+        "beta": torch.where(data.is_fast, config.beta_fast, config.beta_slow).numpy(),
+        "mean_logit": share.numpy(),
+        "feature_quartic": torch.where(data.is_fast, quartic[0], quartic[1]).numpy(),
+        "logit": l.numpy(),
+        "noise_quartic": (projections.pow(4).sum(1) * norm2).numpy(),
+    }
+    own, squared, size = projections[:, 0].numpy(), norm2.numpy(), float(norm(gradient(W, data)))
+    n = config.n_examples
 
+    def predict() -> float:
+        shift = theory.logit_shift(1.0, size, n_examples=n, **given)
+        return theory.moving_logit_ratio(1.0, size, n, given["logit"], shift, own, squared) - 1
 
-def _predict_boundary(given: Mapping[str, Any]) -> float:
-    if given["what"] == "threshold":
-        return 1.0
-    rho = 1.0
-    shift = sam.logit_shift(
-        rho,
-        given["gradient_norm"],
-        given["beta"],
-        given["mean_logit"],
-        given["feature_quartic"],
-        given["logit"],
-        given["noise_quartic"],
-        given["n_examples"],
-    )
-    at_one = sam.moving_logit_ratio(
-        rho,
-        given["gradient_norm"],
-        given["n_examples"],
-        given["logit"],
-        shift,
-        given["projection"],
-        given["norm2"],
-    )
-    return at_one - 1.0
+    # the error is that of the difference quotient
+    return exact(label, slope, predict, rounding=1e-4)
 
 
 CHECKS = (
@@ -317,24 +280,20 @@ CHECKS = (
         "sam-feature-factor",
         "logits are frozen (control: they move with the perturbed weights)",
         _measure_features,
-        _predict_features,
     ),
     Check(
         "sam-noise-damping",
         "noise patches are orthogonal (control: independent Gaussian patches, n near d)",
         _measure_noise,
-        _predict_noise,
     ),
     Check(
         "sam-noise-damping-gaussian",
         "noise is orthogonal, or independent, as stated (control: the one in place of the other)",
         combine(_orthogonal_damping, _independent_damping, _cross_terms),
-        _predict_damping,
     ),
     Check(
         "sam-boundary",
         "logits move (control: frozen logits, where damping always wins)",
         combine(_mixed_slope, _measure_regions),
-        _predict_boundary,
     ),
 )

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,10 +23,12 @@ from sim.backends.span import Span
 from sim.checks.base import (
     Check,
     Plan,
+    Predict,
     Quantity,
     combine,
     constant,
     exact,
+    predicted,
     quantity,
     ratio,
     unbroken,
@@ -134,13 +137,13 @@ def _measure_logits(plan: Plan) -> list[Quantity]:
     rate = (logit_term(W + _STEP * up, data) - logit_term(W - _STEP * up, data)) / (2 * _STEP)
     # the gradient of one example alone, at logit term 1, is −∇(y f(x))
     own = torch.stack([gradient(W, data.take(torch.tensor([i])), 1.0) for i in range(data.n)])
-    given = {
-        "what": "logits",
-        "logit": logit_term(W, data).numpy(),
-        "kernel": torch.einsum("ijd,mjd->im", own, own).numpy(),
-    }
+    logit, kernel = logit_term(W, data).numpy(), torch.einsum("ijd,mjd->im", own, own).numpy()
+
+    def predict(i: int) -> float:
+        return sam_validity.logit_change(logit, kernel)[i]
+
     return [
-        exact(f"dl/dh of example {i}, any noise, P=3", rate[i], _CANCELLED, example=i, **given)
+        exact(f"dl/dh of example {i}, any noise, P=3", rate[i], partial(predict, i), _CANCELLED)
         for i in range(data.n)
     ]
 
@@ -195,16 +198,38 @@ def _given_filters(
     data, weight = nodes
     mean = Ascent.of(W, data, _on_first(W, data), plan.broken, logit).mean(weight)
     losses = _losses(W, data, weight, _on_first, logit, plan.broken)
-    given = _given(W, config, logit)
-    parts = [
-        ("rise", mean.rise / mean.start, _INTEGRAL),
-        ("damping", mean.damping / mean.start, _INTEGRAL),
-        *((f"{part} loss", losses[part], _FIRST_ORDER) for part in ("alignment", "damping")),
+    # of the first filter
+    cubes, quartic = _feature_sums(W, 3), _feature_sums(W, 4)
+    gram, kind = (W[:, 2:] @ W[:, 2:].T).numpy(), (logit, config.noise == "orthogonal")
+
+    def slope() -> sam_validity.Slope:
+        return sam_validity.noise_slope(config, gram, *quartic, *kind)
+
+    parts: list[tuple[str, Tensor, float, Predict]] = [
+        ("rise", mean.rise / mean.start, _INTEGRAL, lambda: slope().rise[0]),
+        ("damping", mean.damping / mean.start, _INTEGRAL, lambda: slope().damping[0]),
+        (
+            "alignment loss",
+            losses["alignment"],
+            _FIRST_ORDER,
+            lambda: sam_validity.alignment_loss(config, gram, *cubes, *kind)[0],
+        ),
+        (
+            "damping loss",
+            losses["damping"],
+            _FIRST_ORDER,
+            lambda: sam_validity.damping_loss(config, gram, *cubes, *kind)[0],
+        ),
     ]
     return [
-        exact(f"{part}, {label} l={logit}", value, error, what=part, filter=0, **given)
-        for part, value, error in parts
+        exact(f"{part}, {label} l={logit}", value, predict, error)
+        for part, value, error, predict in parts
     ]
+
+
+def _feature_sums(W: Tensor, power: int) -> tuple[float, float]:
+    """Σ_j⟨w_j,v⟩^power of the fast and of the slow feature."""
+    return float(W[:, FAST].pow(power).sum()), float(W[:, SLOW].pow(power).sum())
 
 
 def _losses(
@@ -238,13 +263,6 @@ def _inputs(config: DataConfig, logit: float = _LOGIT, filters: int = 2) -> dict
     given = {name: getattr(config, name) for name in names}
     given |= {"filters": filters, "logit": logit}
     return given | {"orthogonal": config.noise == "orthogonal"}
-
-
-def _given(W: Tensor, config: DataConfig, logit: float) -> dict[str, Any]:
-    """What (B2), (B7) and (B8) need of filters (J, d)."""
-    cubes, quartic = (W[:, [FAST, SLOW]].pow(p).sum(0).tolist() for p in (3, 4))
-    gram = (W[:, 2:] @ W[:, 2:].T).numpy()
-    return {"config": config, "gram": gram, "cubes": cubes, "quartic": quartic, "logit": logit}
 
 
 def _first_patch(config: DataConfig, n: int, features: bool = True) -> tuple[Dataset, Tensor]:
@@ -341,25 +359,6 @@ def _measure_alike(plan: Plan) -> list[Quantity]:
         note = f"{config.noise} noise P={config.n_patches}"
         out += as_printed("moving-logits", measured, note, _INTEGRAL, **given)
     return out
-
-
-def _predict_slope(given: Mapping[str, Any]) -> float:
-    what = given["what"]
-    if what == "logits":
-        return float(sam_validity.logit_change(given["logit"], given["kernel"])[given["example"]])
-    config, gram = given["config"], given["gram"]
-    kind = given["logit"], config.noise == "orthogonal"
-    if what.endswith(" loss"):
-        loss = {
-            "alignment loss": sam_validity.alignment_loss,
-            "damping loss": sam_validity.damping_loss,
-        }
-        fast, slow = given["cubes"]
-        found = loss[what](config, gram, fast, slow, *kind)
-    else:
-        fast, slow = given["quartic"]
-        found = getattr(sam_validity.noise_slope(config, gram, fast, slow, *kind), what)
-    return float(found[given["filter"]])
 
 
 # --- Equations (B3), (B4), (B9) to (B12): noise, in expectation over the initialisation ----------
@@ -493,13 +492,15 @@ def _expected(
     kind = f"{config.noise} n={config.n_examples} P={config.n_patches} d'={config.dim_noise}"
     label = f"mean over W(0), {kind} J={W.shape[1]} l={logit}"
     inputs = _expected_inputs(config, logit, W.shape[1])
+    given = W.shape[1], _SIGMA_INIT, logit, config.noise == "orthogonal"
+
+    def loss(part: str) -> float:
+        return getattr(sam_validity.expected_loss(config, *given), part)
+
     out = [
-        exact(
-            f"loss of {part}, {label}", losses[part], _FIRST_ORDER, what="loss", part=part,
-            config=config, inputs=inputs,
-        )
+        exact(f"loss of {part}, {label}", losses[part], partial(loss, part), _FIRST_ORDER)
         for part in ("damping", "rise")
-    ]  # fmt: skip
+    ]
     printed = {"alignment_loss": losses["alignment"]}
     if W.shape[1] == 1 and config.n_patches == 2:  # it is more than an output's deviation
         printed["validity"] = losses["alignment"]
@@ -558,17 +559,16 @@ def _measure_spread(plan: Plan) -> list[Quantity]:
             _over_filters(_SPREAD_INIT * W, weight, data, False, logit, equal, step)
             for equal in (True, plan.broken)
         )
-        inputs = _inputs(config, logit, filters)
         for index, part in enumerate(("damping", "rise")):
             change = float(getattr(own, part) / getattr(same, part)) - 1
             name = f"change of {part} by unequal features, J={filters} l={logit} at output 0"
-            out.append(
-                exact(
-                    name, change, 1e-4, what="spread", part=index, config=config,
-                    inputs=inputs,
-                )
-            )  # fmt: skip
+            predict = partial(_spread, config, filters, logit, index)
+            out.append(exact(name, change, predict, 1e-4))
     return out
+
+
+def _spread(config: DataConfig, filters: int, logit: float, part: int) -> float:
+    return sam_validity.feature_spread(config, filters, _SPREAD_INIT, logit)[part]
 
 
 def _measure_shift(plan: Plan) -> list[Quantity]:
@@ -605,7 +605,12 @@ def _shift(
     name = (
         f"relative shift of the border by unequal logits, {config.noise} J={W.shape[1]} l={logit}"
     )
-    return exact(name, (own / same) ** (1 / 3) - 1, _FEW_ORDERS, what="shift", inputs=inputs)
+
+    def predict() -> float:
+        printed = CLAIMS["sam-noise-boundary"].predict(**inputs)
+        return printed["sigma_init_boundary_corrected"] / printed["sigma_init_boundary"] - 1
+
+    return exact(name, (own / same) ** (1 / 3) - 1, predict, _FEW_ORDERS)
 
 
 def _measure_own_step(plan: Plan) -> list[Quantity]:
@@ -622,17 +627,9 @@ def _measure_own_step(plan: Plan) -> list[Quantity]:
         return (moved / square).sum(-1) / _SMALL_RHO
 
     label = f"sigma_init where SAM = GD, SAM's own h, J={filters}"
-    return [
-        quantity(
-            label,
-            _crossing(change, 0.01, 1.0),
-            ">",
-            what="printed",
-            claim="sam-noise-boundary",
-            key="sigma_init_boundary",
-            inputs=_expected_inputs(_REAL, 0.5, filters),
-        )
-    ]
+    given = _expected_inputs(_REAL, 0.5, filters)
+    border = predicted("sam-noise-boundary", "sigma_init_boundary", **given)
+    return [quantity(label, _crossing(change, 0.01, 1.0), border, ">")]
 
 
 def _zero(f: Callable[[float], float], low: float, high: float, error: float = 1e-10) -> float:
@@ -657,18 +654,6 @@ def _crossing(change: Callable[[float], Tensor], low: float, high: float) -> Est
     return Estimate.of(change(at)).through(at, -1 / float(slope))
 
 
-def _predict_noise_boundary(given: Mapping[str, Any]) -> float:
-    what, inputs = given["what"], given["inputs"]
-    if what == "shift":
-        printed = CLAIMS["sam-noise-boundary"].predict(**inputs)
-        return printed["sigma_init_boundary_corrected"] / printed["sigma_init_boundary"] - 1
-    config, filters, logit = given["config"], inputs["filters"], inputs["logit"]
-    if what == "spread":
-        return sam_validity.feature_spread(config, filters, _SPREAD_INIT, logit)[given["part"]]
-    loss = sam_validity.expected_loss(config, filters, _SIGMA_INIT, logit, inputs["orthogonal"])
-    return float(getattr(loss, given["part"]))
-
-
 # --- Equations (B5), (B6): features --------------------------------------------------------------
 
 
@@ -688,9 +673,12 @@ def _growth(plan: Plan) -> list[Quantity]:
     W = init(4, _LOUD.dim, 0.3, plan.fixed("growth"))
     W[:, :2] = torch.tensor([[0.7, 0.5], [0.6, -0.3], [-0.4, 0.4], [0.3, 0.6]])
     fast, slow = W[:, FAST].numpy(), W[:, SLOW].numpy()
+
+    def slope(config: DataConfig, part: int) -> float:
+        return sam_validity.feature_slope(config, fast, slow, _LOGIT)[part]
+
     out = []
     for config in (_SILENT, _LOUD):
-        given = {"config": config, "fast": fast, "slow": slow}
         draws = plan.size(5_000) if config.sigma_noise else 1
         data = sample(config, plan.generator("growth", config.dim), (draws,))
         near = W[:, : config.dim]
@@ -701,11 +689,11 @@ def _growth(plan: Plan) -> list[Quantity]:
         )
         if config.sigma_noise:
             label = "rise, given filters, independent noise"
-            out.append(quantity(label, Estimate.of(rise), what="rise", **given))
+            out.append(quantity(label, Estimate.of(rise), partial(slope, config, 1)))
         else:
-            for part, value in (("evening", evening), ("rise", rise)):
+            for index, (part, value) in enumerate((("evening", evening), ("rise", rise))):
                 label = f"{part}, given filters, no noise"
-                out.append(exact(label, value[0], what=part, **given))
+                out.append(exact(label, value[0], partial(slope, config, index)))
     return out
 
 
@@ -728,8 +716,7 @@ def _uneven(plan: Plan) -> list[Quantity]:
         border = _zero(change, 0.01, 3.0) if evens_out else 0.0
         name = f"sigma_init where SAM is as even as GD, J=3 alpha={config.alpha:g}"
         name += f" beta={config.beta_fast:g}/{config.beta_slow:g}"
-        given = {"what": "boundary"} | _feature_inputs(config, 3, _LOGIT)
-        out.append(exact(name, border, _INTEGRAL, **given))
+        out.append(exact(name, border, _feature_border(config, 3, _LOGIT), _INTEGRAL))
     return out
 
 
@@ -774,22 +761,14 @@ def _border_of_features(
     border: Estimate, relation: str, filters: int, logit: float, step: str
 ) -> Quantity:
     name = f"sigma_init where SAM is as even as GD, {step}, J={filters}, noise"
-    inputs = _feature_inputs(_FEW, filters, logit)["inputs"]
-    return quantity(name, border, relation, what="boundary", inputs=inputs)
+    return quantity(name, border, _feature_border(_FEW, filters, logit), relation)
 
 
-def _feature_inputs(config: DataConfig, filters: int, logit: float) -> dict[str, Any]:
-    """What `theory predict sam-feature-boundary` is given."""
+def _feature_border(config: DataConfig, filters: int, logit: float) -> Predict:
+    """(B6), as printed."""
     given = {"filters": filters, "logit": logit, "alpha": config.alpha}
-    return {"inputs": given | {"beta_fast": config.beta_fast, "beta_slow": config.beta_slow}}
-
-
-def _predict_feature_boundary(given: Mapping[str, Any]) -> float:
-    if given["what"] == "boundary":
-        printed = CLAIMS["sam-feature-boundary"].predict(**given["inputs"])
-        return printed["sigma_init_boundary"]
-    parts = sam_validity.feature_slope(given["config"], given["fast"], given["slow"], _LOGIT)
-    return float(parts[0] if given["what"] == "evening" else parts[1])
+    given |= {"beta_fast": config.beta_fast, "beta_slow": config.beta_slow}
+    return predicted("sam-feature-boundary", "sigma_init_boundary", **given)
 
 
 CHECKS = (
@@ -802,7 +781,6 @@ CHECKS = (
             constant(_measure_framed),
             constant(_measure_alike),
         ),
-        _predict_slope,
     ),
     Check(
         "sam-noise-boundary",
@@ -815,7 +793,6 @@ CHECKS = (
             constant(unbroken(_measure_shift)),
             unbroken(_measure_own_step),
         ),
-        _predict_noise_boundary,
     ),
     Check(
         "sam-feature-boundary",
@@ -823,6 +800,5 @@ CHECKS = (
         combine(
             _growth, constant(unbroken(_uneven)), unbroken(_drawn_growth), unbroken(_own_growth)
         ),
-        _predict_feature_boundary,
     ),
 )

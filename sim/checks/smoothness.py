@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from sim.checks.base import Check, Plan, Quantity, exact
-from sim.checks.printed import predicted
+from sim.checks.base import Check, Plan, Predict, Quantity, exact, predicted
 from sim.data import DataConfig, Dataset, sample
 from sim.network import Logits, gradient, init, logit_term
 from sim.train import prepare, train
@@ -63,19 +61,15 @@ def _attained(plan: Plan) -> list[Quantity]:
             exact(
                 f"attained: curvature, n={n} J={filters}, centre at {inside:g} of the reach",
                 largest(hessian(at, data)),
+                _from_data(data, centre, float((farthest - centre).norm())),
                 rounding=_ATTAINED,
-                what="data",
-                x=data.x.numpy(),
-                W=centre.numpy(),
-                radius=float((farthest - centre).norm()),
             )
         )
     data, W = _aligned(1, 2, 2, 0.3)
     W[1] = 0.0
     at = W * (_BROKEN_REACH if plan.broken else 1.0)
-    given = {"what": "data", "x": data.x.numpy(), "W": W.numpy(), "radius": 0.0}
     label = "attained: curvature, n=1 J=2, one filter at 0"
-    out.append(exact(label, largest(hessian(at, data)), _ATTAINED, **given))
+    out.append(exact(label, largest(hessian(at, data)), _from_data(data, W, 0.0), _ATTAINED))
     for n_patches in (2, 3):
         data, W = _aligned(1, n_patches, 1, 0.3)
         at = W * (_BROKEN_REACH if plan.broken else 1.0)
@@ -87,11 +81,8 @@ def _attained(plan: Plan) -> list[Quantity]:
             exact(
                 f"attained: both parts of the curvature, P={n_patches}",
                 largest(frozen) + largest(moving),
+                _from_norms(data, float(W.norm())),
                 rounding=_ATTAINED,
-                what="norms",
-                patch_norm=float(data.x.norm(dim=-1).max()),
-                n_patches=n_patches,
-                weight_norm=float(W.norm()),
             )
         )
     return out
@@ -124,30 +115,32 @@ def _bounds(plan: Plan) -> list[Quantity]:
         points = centre + reach * _RADIUS * torch.cat([away, towards, path])
         found = largest(hessian(points, data)).max()
         label = f"largest curvature within {_RADIUS:g} of W, sigma_init={sigma_init:g}"
-        given = {"x": data.x.numpy(), "W": centre.numpy(), "radius": _RADIUS}
-        out.append(_below(f"{label}, from the data", found, what="data", **given))
-        given = {
-            "patch_norm": float(data.x.norm(dim=-1).max()),
-            "n_patches": _CONFIG.n_patches,
-            "weight_norm": float(centre.norm()) + _RADIUS,
-        }
-        out.append(_below(f"{label}, from norms", found, what="norms", **given))
+        for basis, predict in (
+            ("the data", _from_data(data, centre, _RADIUS)),
+            ("norms", _from_norms(data, float(centre.norm()) + _RADIUS)),
+        ):
+            out.append(Quantity(f"{label}, from {basis}", float(found), 0.0, predict, "<"))
     return out
 
 
-def _below(label: str, value: Tensor, **inputs: Any) -> Quantity:
-    return Quantity(label, inputs, float(value), 0.0, "<")
+def _from_data(data: Dataset, W: Tensor, radius: float) -> Predict:
+    """(C1)."""
+    return partial(convergence.local_smoothness, data.x.numpy(), W.numpy(), radius)
+
+
+def _from_norms(data: Dataset, weight_norm: float) -> Predict:
+    """(C2)."""
+    return predicted(
+        "smoothness",
+        "smoothness",
+        patch_norm=float(data.x.norm(dim=-1).max()),
+        n_patches=data.x.shape[-2],
+        weight_norm=weight_norm,
+    )
 
 
 def _measure(plan: Plan) -> list[Quantity]:
     return _attained(plan) + _bounds(plan)
-
-
-def _predict(given: Mapping[str, Any]) -> float:
-    if given["what"] == "data":
-        return convergence.local_smoothness(given["x"], given["W"], given["radius"])
-    inputs = {name: value for name, value in given.items() if name != "what"}
-    return predicted("smoothness", "smoothness", **inputs)
 
 
 CHECKS = (
@@ -155,6 +148,5 @@ CHECKS = (
         "smoothness",
         "the filters stay in the ball (control: they are farther out)",
         _measure,
-        _predict,
     ),
 )

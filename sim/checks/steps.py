@@ -6,14 +6,23 @@ On quadratics, whose noise is made or is that of U(k) and G(k), and on the netwo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from sim.checks.base import Check, Plan, Quantity, combine, constant, exact, quantity, unbroken
+from sim.checks.base import (
+    Check,
+    Plan,
+    Quantity,
+    combine,
+    constant,
+    exact,
+    predicted,
+    quantity,
+    unbroken,
+)
 from sim.checks.fresh_data import Fresh, noisy_network, steps_of_network, time_ratio
-from sim.checks.printed import predicted
 from sim.data import DataConfig
 from sim.network import gradient, init
 from theory import convergence
@@ -43,12 +52,14 @@ def _quadratic(plan: Plan) -> list[Quantity]:
             exact(
                 f"quadratic: steps to {target:g} at V={variance:g}, lr L_s={share:g}",
                 steps,
-                what="steps",
-                loss_gap=_SMOOTHNESS / 2 * start**2 - float(loss),
-                target=target,
-                smoothness=_SMOOTHNESS,
-                variance=variance,
-                lr=share / _SMOOTHNESS,
+                partial(
+                    convergence.steps_to_target,
+                    target,
+                    _SMOOTHNESS / 2 * start**2 - float(loss),
+                    _SMOOTHNESS,
+                    variance,
+                    share / _SMOOTHNESS,
+                ),
             )
         )
     if plan.broken:
@@ -60,11 +71,14 @@ def _quadratic(plan: Plan) -> list[Quantity]:
         exact(
             f"quadratic: steps to {target:g} at V={variance:g} and the best lr",
             steps,
-            what="fewest",
-            loss_gap=_SMOOTHNESS / 2 * start**2 - float(loss),
-            target=target,
-            smoothness=_SMOOTHNESS,
-            variance=variance,
+            predicted(
+                "steps-to-target",
+                "steps",
+                loss_gap=_SMOOTHNESS / 2 * start**2 - float(loss),
+                target=target,
+                smoothness=_SMOOTHNESS,
+                variance=variance,
+            ),
         )
     )
     for variance, target in ((0.1, 1.0), (1.0, 1.0), (6.0, 2.0)):
@@ -75,11 +89,14 @@ def _quadratic(plan: Plan) -> list[Quantity]:
             exact(
                 f"quadratic: best lr for a target of {target:g} at V={variance:g}",
                 _argmin(shares / _SMOOTHNESS, steps),
+                predicted(
+                    "steps-to-target",
+                    "lr",
+                    target=target,
+                    smoothness=_SMOOTHNESS,
+                    variance=variance,
+                ),
                 rounding=0.01,
-                what="lr",
-                target=target,
-                smoothness=_SMOOTHNESS,
-                variance=variance,
             )
         )
     return out
@@ -149,39 +166,19 @@ def _noisy_quadratic(plan: Plan) -> list[Quantity]:
             slope = _SMOOTHNESS * W[arm]
             squares[arm].append(slope.square().sum((-1, -2)))
             W[arm] = W[arm] - _NOISE_LR * (slope + gradient(filters, batch, _LOGIT))
+    noise_quartic = float(filters.square().sum(1).square().sum())
+    # L_T, so small that its own error does not count
+    loss_left = {a: _SMOOTHNESS / 2 * float(w.square().sum((-1, -2)).mean()) for a, w in W.items()}
     return [
         quantity(
             f"quadratic with the noise of U({_NOISE.k}) and G({_NOISE.k}): T_G/T_U",
             time_ratio({arm: torch.stack(s) for arm, s in squares.items()}, _NOISE_TARGET),
-            what="ratio",
-            noise_quartic=float(filters.square().sum(1).square().sum()),
-            # L_T, so small that its own error does not count
-            loss_left={
-                a: _SMOOTHNESS / 2 * float(w.square().sum((-1, -2)).mean()) for a, w in W.items()
-            },
+            lambda: _time_ratio(noise_quartic, loss_left),
         )
     ]
 
 
-def _predict(given: Mapping[str, Any]) -> float:
-    if given["what"] == "one":
-        return 1.0
-    if given["what"] in ("lr", "fewest"):
-        key = {"lr": "lr", "fewest": "steps"}[given["what"]]
-        inputs = {name: value for name, value in given.items() if name != "what"}
-        return predicted("steps-to-target", key, **inputs)
-    if given["what"] == "ratio":
-        return _predict_ratio(given["noise_quartic"], given["loss_left"])
-    return convergence.steps_to_target(
-        given["target"],
-        given["loss_gap"],
-        given["smoothness"],
-        given["variance"],
-        given["lr"],
-    )
-
-
-def _predict_ratio(noise_quartic: float, loss_left: Mapping[str, float]) -> float:
+def _time_ratio(noise_quartic: float, loss_left: Mapping[str, float]) -> float:
     """(C3) with the variances of Theorem 4.3."""
     config = _NOISE.config
     variance = gradient_variance(
@@ -220,6 +217,5 @@ CHECKS = (
             unbroken(steps_of_network),
             unbroken(noisy_network),
         ),
-        _predict,
     ),
 )

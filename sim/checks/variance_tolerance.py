@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from sim.checks.base import Check, Plan, Quantity, exact, quantity
-from sim.checks.printed import predicted
+from sim.checks.base import Check, Plan, Predict, Quantity, exact, predicted, quantity
 from sim.checks.quadrature import normal, planted
 from sim.data import DataConfig, Dataset, generate, sample, upsample
 from sim.measure import Estimate, batch_variance
@@ -65,8 +62,7 @@ def _drawn(plan: Plan, k: int, batch_size: int) -> Quantity:
     nearby = _powers(1.001 * found) - _powers(found)
     slope = float(nearby @ excess.mean(1)) / (0.001 * found)
     factor = Estimate.of(_powers(found) @ excess).through(found, -1 / slope)
-    label, given = _label(_DRAWN, k, batch_size), _given(_DRAWN, k, batch_size)
-    return quantity(label, factor, "=", **given)
+    return quantity(_label(_DRAWN, k, batch_size), factor, _tolerance(_DRAWN, k, batch_size))
 
 
 def _integrated(plan: Plan, config: DataConfig, k: int, batch_size: int) -> Quantity:
@@ -78,7 +74,7 @@ def _integrated(plan: Plan, config: DataConfig, k: int, batch_size: int) -> Quan
     up = upsample(made.take(torch.arange(one.n)), k)
     found = _crossing(_excess(W, up, made, batch_size) @ weight)
     label = f"{_label(config, k, batch_size)}, integrated"
-    return exact(label, found, **_given(config, k, batch_size))
+    return exact(label, found, _tolerance(config, k, batch_size))
 
 
 def _excess(W: Tensor, up: Dataset, made: Dataset, batch_size: int) -> Tensor:
@@ -114,13 +110,9 @@ def _label(config: DataConfig, k: int, batch_size: int) -> str:
     return f"sigma ratio where V_G = V_U, k={k} B={batch_size} N'={size} P={config.n_patches}"
 
 
-def _given(config: DataConfig, k: int, batch_size: int) -> dict[str, Any]:
+def _tolerance(config: DataConfig, k: int, batch_size: int) -> Predict:
     world = {"n_examples": config.n_examples, "alpha": config.alpha}
-    return world | {"k": k, "batch_size": batch_size}
-
-
-def _predict(given: Mapping[str, Any]) -> float:
-    return predicted("variance-tolerance", "sigma_ratio", **given)
+    return predicted("variance-tolerance", "sigma_ratio", **world, k=k, batch_size=batch_size)
 
 
 CHECKS = (
@@ -128,6 +120,5 @@ CHECKS = (
         "variance-tolerance",
         "synthetic noise is fresh (control: it keeps tau = .8 of the original's)",
         _measure,
-        _predict,
     ),
 )

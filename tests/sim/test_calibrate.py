@@ -134,11 +134,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         def measure(plan: Plan) -> list[Quantity]:
             z = float(stats.norm.ppf(np.random.default_rng(plan.seed).random()))
             shift = 0.5 if plan.broken else 0.01 * off
-            return [Quantity("one", {}, 1 + shift + 0.01 * z, 0.01)]
+            return [Quantity("one", 1 + shift + 0.01 * z, 0.01, 1.0)]
 
-        monkeypatch.setitem(
-            calibrate.CHECKS, "family", Check("family", "none", measure, lambda _: 1.0)
-        )
+        monkeypatch.setitem(calibrate.CHECKS, "family", Check("family", "none", measure))
 
     return use
 

@@ -23,7 +23,7 @@ import pytest
 import theory
 from common.errors import ParameterError
 from sim.checks import CHECKS
-from sim.checks.base import Check, Plan, Quantity, judge
+from sim.checks.base import Plan, Quantity, judge
 from tests.sim.mutants import Mutant, mutants
 from theory import convergence, family, predict, sam_validity, world
 from theory.claims import CLAIMS
@@ -320,8 +320,8 @@ def _limited(seconds: float) -> Iterator[None]:
 _Test = Callable[[], bool]
 
 
-def _holds(check: Check, quantity: Quantity) -> bool:
-    return judge(check, quantity).holds
+def _holds(quantity: Quantity) -> bool:
+    return judge(quantity).holds
 
 
 def judged(group: str, seed: int = 1) -> list[tuple[str, _Test]]:
@@ -331,11 +331,10 @@ def judged(group: str, seed: int = 1) -> list[tuple[str, _Test]]:
     """
     tests: list[tuple[str, _Test]] = []
     for name in GROUPS[group][0]:
-        check = CHECKS[name]
-        measured = [(q, judge(check, q)) for q in check.measure(Plan(seed, claim=name))]
+        measured = [(q, judge(q)) for q in CHECKS[name].measure(Plan(seed, claim=name))]
         wrong = [verdict for _, verdict in measured if verdict.refuted or verdict.missing]
         assert not wrong, f"the unchanged theory must hold: {wrong}"
-        tests += [(name, partial(_holds, check, quantity)) for quantity, v in measured if v.holds]
+        tests += [(name, partial(_holds, quantity)) for quantity, v in measured if v.holds]
     for found, expected in _facts().get(group, []):
         tests.append(("", lambda f=found, e=expected: f() == pytest.approx(e, rel=1e-12)))
     return tests

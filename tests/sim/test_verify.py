@@ -41,10 +41,6 @@ def sim(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _check(predicted: float) -> Check:
-    return Check("x", "nothing", lambda _: [], lambda _: predicted)
-
-
 @pytest.mark.parametrize(
     ("relation", "measured", "error", "holds", "refuted"),
     [
@@ -60,7 +56,7 @@ def _check(predicted: float) -> Check:
     ],
 )
 def test_judge(relation: str, measured: float, error: float, holds: bool, refuted: bool) -> None:
-    verdict = judge(_check(1.0), Quantity("q", {}, measured, error, relation))
+    verdict = judge(Quantity("q", measured, error, 1.0, relation))
     assert (verdict.holds, verdict.refuted) == (holds, refuted)
 
 
@@ -71,16 +67,16 @@ def test_judge(relation: str, measured: float, error: float, holds: bool, refute
 def test_what_is_not_a_number_is_not_measurable(
     relation: str, measured: float, error: float
 ) -> None:
-    verdict = judge(_check(1.0), Quantity("q", {}, measured, error, relation))
+    verdict = judge(Quantity("q", measured, error, 1.0, relation))
     assert (verdict.holds, verdict.refuted) == (False, False)
     assert verdict.missing
 
 
 def test_a_prediction_that_theory_refuses_is_said() -> None:
-    def refuse(given: object) -> float:
+    def refuse() -> float:
         raise ParameterError("k", 0, "at least 1")
 
-    verdict = judge(Check("x", "nothing", lambda _: [], refuse), Quantity("q", {}, 1.0, 0.1))
+    verdict = judge(Quantity("q", 1.0, 0.1, refuse))
     assert (verdict.holds, verdict.refuted) == (False, False)
     assert "k = 0" in verdict.missing
 
@@ -89,8 +85,8 @@ def test_a_wrong_constant_is_caught_whatever_the_draw() -> None:
     """At the largest standard error that is accepted: level, and power against 10%."""
     quantile = float(norm.isf(LEVEL / 2))
     error = RESOLUTION / quantile
-    assert judge(_check(1.0), Quantity("q", {}, 1.0, 0.999 * error)).holds
-    assert not judge(_check(1.0), Quantity("q", {}, 1.0, 1.001 * error)).holds
+    assert judge(Quantity("q", 1.0, 0.999 * error, 1.0)).holds
+    assert not judge(Quantity("q", 1.0, 1.001 * error, 1.0)).holds
     assert norm.sf((RESOLUTION - 0.1) / error) > 0.99
     assert 250 * LEVEL < 1e-3
 
@@ -100,11 +96,11 @@ def _failing(plan: Plan) -> list[Quantity]:
 
 
 def _good(plan: Plan) -> list[Quantity]:
-    return [Quantity("good", {}, 1.5 if plan.broken else 1.0, 0.001)]
+    return [Quantity("good", 1.5 if plan.broken else 1.0, 0.001, lambda: 1.0)]
 
 
 def _nan(plan: Plan) -> list[Quantity]:
-    return [Quantity("nan", {}, float("nan"), 0.0)]
+    return [Quantity("nan", float("nan"), 0.0, 1.0)]
 
 
 def test_a_quantity_that_cannot_be_formed_stops_nothing(
@@ -112,8 +108,8 @@ def test_a_quantity_that_cannot_be_formed_stops_nothing(
 ) -> None:
     from sim.__main__ import main
 
-    broken = Check("family", "nothing", combine(_failing, _good, _nan), lambda _: 1.0)
-    wholly = Check("best-k", "nothing", _failing, lambda _: 1.0)
+    broken = Check("family", "nothing", combine(_failing, _good, _nan))
+    wholly = Check("best-k", "nothing", _failing)
     monkeypatch.setitem(CHECKS, "family", broken)
     monkeypatch.setitem(CHECKS, "best-k", wholly)
     file = tmp_path / "verify.json"
@@ -153,7 +149,7 @@ def test_what_once_could_not_be_measured_at_some_seeds(seed: int) -> None:
 
 
 def test_few_degrees_of_freedom_widen_the_margin() -> None:
-    wide = judge(_check(1.0), Quantity("q", {}, 1.05, 0.01, "=", dof=5))
+    wide = judge(Quantity("q", 1.05, 0.01, 1.0, "=", dof=5))
     assert not wide.refuted
     assert not wide.holds
 
@@ -232,9 +228,9 @@ def test_a_result_that_cannot_be_written_is_refused_before_the_work(tmp_path: Pa
 
 
 def test_what_is_nothing_and_should_be_agrees() -> None:
-    verdict = judge(_check(0.0), Quantity("q", {}, 0.0, 0.0))
+    verdict = judge(Quantity("q", 0.0, 0.0, 0.0))
     assert (verdict.holds, verdict.refuted, verdict.deviation) == (True, False, 0.0)
-    verdict = judge(_check(0.0), Quantity("q", {}, 1e-9, 0.0))
+    verdict = judge(Quantity("q", 1e-9, 0.0, 0.0))
     assert (verdict.holds, verdict.refuted, verdict.deviation) == (False, True, float("inf"))
 
 
@@ -253,11 +249,10 @@ def test_skewed_measurements_are_tested_at_the_level() -> None:
 
 
 def test_the_margin_is_wider_where_the_tail_is() -> None:
-    check = _check(1.0)
-    skewed = Quantity("q", {}, 1.0, 0.01, skewness=0.05)
+    skewed = Quantity("q", 1.0, 0.01, 1.0, skewness=0.05)
     below, above = _interval(skewed)
     assert below < 4.9 < above
     assert _unskewed(below, 0.05) == pytest.approx(-_unskewed(-above, 0.05))
-    assert judge(check, replace(skewed, measured=1 - 0.01 * (above - 0.01))).refuted is False
-    assert judge(check, replace(skewed, measured=1 - 0.01 * (above + 0.01))).refuted is True
-    assert judge(check, replace(skewed, measured=1 + 0.01 * (below + 0.01))).refuted is True
+    assert judge(replace(skewed, measured=1 - 0.01 * (above - 0.01))).refuted is False
+    assert judge(replace(skewed, measured=1 - 0.01 * (above + 0.01))).refuted is True
+    assert judge(replace(skewed, measured=1 + 0.01 * (below + 0.01))).refuted is True
