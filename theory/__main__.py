@@ -13,7 +13,7 @@ from pathlib import Path
 from common.cli import parse_or_exit, run
 from common.files import check_writable, write_json
 from theory.claims import CLAIMS
-from theory.predict import PARAMETERS
+from theory.parameters import PARAMETERS
 
 _TYPES = {"int": (int, None), "float": (float, None), "Sequence[float]": (float, "+")}
 

@@ -9,7 +9,8 @@ from math import exp, expm1, inf, log, sqrt
 
 from common.errors import require
 from theory.moments import absolute_moment, noise_strength, patch_moment
-from theory.world import both_kinds
+from theory.parameters import Prediction
+from theory.world import both_kinds, check_betas
 
 
 def n_augmented(n_examples: float, alpha: float, k: float) -> float:
@@ -29,13 +30,13 @@ def feature_gradient(
     return 3 * logit * beta**3 * share * projection**2 * n_over_n_augmented
 
 
-def k_star(alpha: float, beta_fast: float, beta_slow: float) -> float:
+def k_star(alpha: float, beta_fast: float, beta_slow: float, power: int = 3) -> float:
     """k* = alpha beta_fast³ / ((1 − alpha) beta_slow³), equation (14).
 
     The k at which both features grow equally fast from matched filters
-    (⟨w,v_fast⟩ = ⟨w,v_slow⟩).
+    (⟨w,v_fast⟩ = ⟨w,v_slow⟩); q in place of 3 for z^q with odd q and ReLU^q, equation (E2).
     """
-    return alpha * beta_fast**3 / ((1 - alpha) * beta_slow**3)
+    return alpha * beta_fast**power / ((1 - alpha) * beta_slow**power)
 
 
 def learning_time(
@@ -57,16 +58,29 @@ def learning_time(
 
 
 def memorisation_ratio(
-    sigma_noise: float, dim: float, alpha: float, n_examples: int, beta_slow: float
+    sigma_noise: float,
+    dim: float,
+    alpha: float,
+    n_examples: int,
+    beta_slow: float,
+    power: int = 3,
+    rectified: bool = False,
+    label_noise: float = 0.0,
 ) -> float:
     """μ, learning time of the slow feature over that of one slow example's noise, equation (33).
 
     sigma_noise³ d^1.5 / (N_d beta_slow³), N_d by `world.n_fast`, at matched filters, on the
     originals or on U(k) for any k; on G(k) it is divided by k. Above 1 the noise is memorised
-    first. Raises ParameterError where fast or slow examples are missing.
+    first. Equation (E4): q in place of 3 for z^q; twice that for ReLU^q, of which a filter sees
+    one class only; divided by 1 − 2η, η the share of wrong labels among slow examples. Raises
+    ParameterError for z^q with even q, which learns neither, and where fast or slow examples are
+    missing.
     """
+    odd = "odd, unless rectified: even powers do not see the label"
+    require(rectified or power % 2 == 1, "power", power, odd)
     n_slow = both_kinds(n_examples, alpha)[1]
-    return sigma_noise**3 * dim**1.5 / (n_slow * beta_slow**3)
+    seen = n_slow * (1 - 2 * label_noise) / (2 if rectified else 1)
+    return (sigma_noise * dim**0.5 / beta_slow) ** power / seen
 
 
 def noise_alignment(
@@ -133,9 +147,12 @@ def noise_tolerance(k: float) -> float:
     return k + 1
 
 
-def sigma_tolerance(k: float) -> float:
-    """Equation (20) for standard deviations: sigma_synthetic/sigma_noise < (k + 1)^(1/4)."""
-    return noise_tolerance(k) ** 0.25
+def sigma_tolerance(k: float, power: int = 3) -> float:
+    """Equation (20) for standard deviations: sigma_synthetic/sigma_noise < (k + 1)^(1/4).
+
+    (k + 1)^(1/(q+1)) for z^q with odd q and ReLU^q, equation (E3).
+    """
+    return noise_tolerance(k) ** (1 / (power + 1))
 
 
 def mean_alignment(
@@ -164,3 +181,57 @@ def alignment_deviation(
     own = patch_moment(4, 2, dim_noise) - patch_moment(2, 1, dim_noise) ** 2
     others = (patches - 1) * patch_moment(4, 1, dim_noise)
     return 3 * logit / n_examples * sigma_noise**4 * w_norm**2 * sqrt(own + others)
+
+
+# --- what `theory predict` prints -----------------------------------------------------------------
+
+
+def predict_amplification(
+    alpha: float = 0.8, beta_fast: float = 1.0, beta_slow: float = 0.3, k: float = 5
+) -> Prediction:
+    """The k that equalises early growth, and slow over fast growth at this k (matched filters)."""
+    check_betas(beta_fast, beta_slow)
+    slow = feature_gradient(beta_slow, k * (1 - alpha), 1.0, 1.0)
+    fast = feature_gradient(beta_fast, alpha, 1.0, 1.0)
+    return {
+        "k_star": k_star(alpha, beta_fast, beta_slow),
+        "slow_over_fast": slow / fast,
+    }
+
+
+def predict_noise_alignment(
+    alpha: float = 0.8, k: float = 5, sigma_noise: float = 0.1, sigma_synthetic: float = 0.1
+) -> Prediction:
+    """E NoiseAlign(G(k)) / E NoiseAlign(U(k)), and the tolerance in (sigma_syn/sigma_noise)^4."""
+    return {
+        "generated_over_upsampled": generated_over_upsampled(
+            alpha, k, sigma_noise, sigma_synthetic
+        ),
+        "tolerance": noise_tolerance(k),
+        "noise_ratio": noise_ratio(sigma_noise, sigma_synthetic),
+    }
+
+
+def predict_noise_tolerance(k: float = 5) -> Prediction:
+    """The largest r, and sigma_synthetic/sigma_noise, at which G(k) aligns less with noise."""
+    return {
+        "tolerance": noise_tolerance(k),
+        "sigma_ratio": sigma_tolerance(k),
+    }
+
+
+def predict_alignment_distribution(
+    n_examples: int = 200,
+    n_patches: int = 2,
+    sigma_noise: float = 0.05,
+    w_norm: float = 0.3,
+    dim_noise: int = 1998,
+    logit: float = 0.5,
+) -> Prediction:
+    """NoiseAlign of GD on independent noise: its mean, and one patch's standard deviation."""
+    patches = n_examples * (n_patches - 1)
+    given = (logit, sigma_noise, n_examples, w_norm, dim_noise, patches)
+    return {
+        "mean": mean_alignment(*given),
+        "deviation_of_one": alignment_deviation(*given),
+    }

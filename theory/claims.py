@@ -7,8 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from common.errors import near, require
-from theory import predict as predictions
-from theory.predict import Prediction
+from theory import (
+    amplification,
+    convergence,
+    extensions,
+    family,
+    gradient_variance,
+    moments,
+    sam,
+    sam_validity,
+)
+from theory.parameters import Prediction, check_ranges
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ class Claim:
 
     def predict(self, **inputs: float | Sequence[float]) -> Prediction:
         """The prediction. Raises ParameterError for a parameter out of its range."""
-        predictions.check_ranges(inputs)
+        check_ranges(inputs)
         return self.formula(**inputs)
 
 
@@ -63,7 +72,7 @@ CLAIMS = {
             "(M1) to (M6)",
             "moments.md",
             "gaussian-moments",
-            predictions.gaussian_moments,
+            moments.predict_gaussian_moments,
         ),
         Claim(
             "sam-feature-factor",
@@ -73,7 +82,7 @@ CLAIMS = {
             "(4), (5)",
             "sam.md",
             "a-features",
-            predictions.sam_feature_factor,
+            sam.predict_sam_feature_factor,
         ),
         Claim(
             "sam-noise-damping",
@@ -84,7 +93,7 @@ CLAIMS = {
             "(6), (7)",
             "sam.md",
             "b-noise-orthogonal-patches",
-            predictions.sam_noise_damping,
+            sam.predict_sam_noise_damping,
         ),
         Claim(
             "sam-noise-damping-gaussian",
@@ -95,7 +104,7 @@ CLAIMS = {
             "(8), (9), (31)",
             "sam.md",
             "c-noise-in-distribution",
-            predictions.sam_noise_damping_gaussian,
+            sam.predict_sam_noise_damping_gaussian,
         ),
         Claim(
             "sam-boundary",
@@ -106,7 +115,7 @@ CLAIMS = {
             "(10), (11)",
             "sam_validity.md",
             "a-given-the-data",
-            predictions.sam_boundary,
+            sam.predict_sam_boundary,
         ),
         Claim(
             "moving-logits",
@@ -117,7 +126,7 @@ CLAIMS = {
             "(B1), (B2), (B7), (B8)",
             "sam_validity.md",
             "b-given-the-filters",
-            predictions.moving_logits,
+            sam_validity.predict_moving_logits,
         ),
         Claim(
             "sam-noise-boundary",
@@ -127,7 +136,7 @@ CLAIMS = {
             "(B3), (B4), (B9) to (B12)",
             "sam_validity.md",
             "c-in-expectation-over-the-initialisation",
-            predictions.sam_noise_boundary,
+            sam_validity.predict_sam_noise_boundary,
         ),
         Claim(
             "sam-feature-boundary",
@@ -138,7 +147,7 @@ CLAIMS = {
             "(B5), (B6)",
             "sam_validity.md",
             "d-features",
-            predictions.sam_feature_boundary,
+            sam_validity.predict_sam_feature_boundary,
         ),
         Claim(
             "amplification",
@@ -148,7 +157,7 @@ CLAIMS = {
             "(12) to (14), (32), (33)",
             "amplification.md",
             "a-features",
-            predictions.amplification_,
+            amplification.predict_amplification,
         ),
         Claim(
             "noise-alignment",
@@ -159,7 +168,7 @@ CLAIMS = {
             "(15) to (19)",
             "amplification.md",
             "b-noise",
-            predictions.noise_alignment,
+            amplification.predict_noise_alignment,
         ),
         Claim(
             "noise-tolerance",
@@ -169,7 +178,7 @@ CLAIMS = {
             "(20)",
             "amplification.md",
             "c-comparison",
-            predictions.noise_tolerance,
+            amplification.predict_noise_tolerance,
         ),
         Claim(
             "alignment-distribution",
@@ -179,7 +188,7 @@ CLAIMS = {
             "(A1), (A2)",
             "amplification.md",
             "d-distribution",
-            predictions.alignment_distribution,
+            amplification.predict_alignment_distribution,
         ),
         Claim(
             "family",
@@ -190,7 +199,7 @@ CLAIMS = {
             "(F1) to (F3)",
             "family.md",
             "a-one-step",
-            predictions.family_,
+            family.predict_family,
         ),
         Claim(
             "family-variance",
@@ -201,7 +210,7 @@ CLAIMS = {
             "(F4) to (F6)",
             "family.md",
             "b-gradient-variance",
-            predictions.family_variance,
+            family.predict_family_variance,
         ),
         Claim(
             "family-memorisation",
@@ -212,7 +221,7 @@ CLAIMS = {
             "(F7) to (F9)",
             "family.md",
             "c-feature-or-noise-first",
-            predictions.family_memorisation,
+            family.predict_family_memorisation,
         ),
         Claim(
             "best-k",
@@ -223,7 +232,7 @@ CLAIMS = {
             "(F10) to (F12)",
             "family.md",
             "d-the-best-k-and-the-best-strength",
-            predictions.best_k,
+            family.predict_best_k,
         ),
         Claim(
             "gradient-variance",
@@ -234,7 +243,7 @@ CLAIMS = {
             "(21) to (27)",
             "gradient_variance.md",
             "theorem-43",
-            predictions.gradient_variance_,
+            gradient_variance.predict_gradient_variance,
         ),
         Claim(
             "variance-tolerance",
@@ -244,7 +253,7 @@ CLAIMS = {
             "(30)",
             "gradient_variance.md",
             "tolerance",
-            predictions.variance_tolerance,
+            gradient_variance.predict_variance_tolerance,
         ),
         Claim(
             "convergence",
@@ -255,7 +264,7 @@ CLAIMS = {
             "(28)",
             "convergence.md",
             "a-the-bound",
-            predictions.convergence_,
+            convergence.predict_convergence,
         ),
         Claim(
             "smoothness",
@@ -265,7 +274,7 @@ CLAIMS = {
             "(C1), (C2)",
             "convergence.md",
             "b-smoothness",
-            predictions.smoothness,
+            convergence.predict_smoothness,
         ),
         Claim(
             "steps-to-target",
@@ -275,7 +284,7 @@ CLAIMS = {
             "(C3), (C4)",
             "convergence.md",
             "c-steps-to-a-target",
-            predictions.steps_to_target,
+            convergence.predict_steps_to_target,
         ),
         Claim(
             "reused-data",
@@ -286,7 +295,7 @@ CLAIMS = {
             "(C5) to (C7)",
             "convergence.md",
             "d-data-used-again-and-again",
-            predictions.reused_data,
+            convergence.predict_reused_data,
         ),
         Claim(
             "test-error",
@@ -296,7 +305,7 @@ CLAIMS = {
             "(29)",
             "convergence.md",
             "e-a-whole-run",
-            predictions.whole_run,
+            convergence.predict_whole_run,
         ),
         Claim(
             "activation",
@@ -307,7 +316,7 @@ CLAIMS = {
             "(E1) to (E9)",
             "extensions.md",
             "a-activations",
-            predictions.activation,
+            extensions.predict_activation,
         ),
         Claim(
             "label-noise",
@@ -318,7 +327,7 @@ CLAIMS = {
             "(E8) to (E11)",
             "extensions.md",
             "b-wrong-labels",
-            predictions.label_noise,
+            extensions.predict_label_noise,
         ),
         Claim(
             "class-imbalance",
@@ -329,7 +338,7 @@ CLAIMS = {
             "(E12)",
             "extensions.md",
             "c-unequal-classes",
-            predictions.class_imbalance,
+            extensions.predict_class_imbalance,
         ),
         Claim(
             "isotropic-noise",
@@ -340,7 +349,7 @@ CLAIMS = {
             "(E13) to (E15)",
             "extensions.md",
             "d-noise-along-the-features",
-            predictions.isotropic_noise,
+            extensions.predict_isotropic_noise,
         ),
         Claim(
             "more-patches",
@@ -350,7 +359,7 @@ CLAIMS = {
             "(7), (21)",
             "extensions.md",
             "e-more-patches",
-            predictions.more_patches,
+            gradient_variance.predict_more_patches,
         ),
     )
 }

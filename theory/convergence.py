@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from common.errors import require
+from theory.gradient_variance import same_noise_probability
+from theory.parameters import Prediction
+from theory.world import both_kinds, check_batch
 
 
 def stationarity_bound(
@@ -158,3 +161,68 @@ def upsampling_penalty(
     check_rate(lr, smoothness)
     n = n_augmented
     return noise * repeated * (1 - 1 / n - lr * smoothness * (1 / batch_size - 1 / n))
+
+
+# --- what `theory predict` prints -----------------------------------------------------------------
+
+
+def predict_convergence(
+    loss_initial: float = 0.6931,
+    loss_final: float = 0.0,
+    lr: float = 0.1,
+    smoothness: float = 1.0,
+    variance: float = 0.01,
+    steps: int = 1000,
+) -> Prediction:
+    """The bound on the mean squared gradient norm over `steps` steps of SGD."""
+    return {
+        "mean_squared_gradient_norm": stationarity_bound(
+            loss_initial, loss_final, lr, smoothness, variance, steps
+        )
+    }
+
+
+def predict_smoothness(
+    patch_norm: float = 1.5, n_patches: int = 2, weight_norm: float = 0.5
+) -> Prediction:
+    """A bound on the Lipschitz constant of the gradient where |W| <= weight_norm."""
+    return {"smoothness": smoothness_from_norms(patch_norm, n_patches, weight_norm)}
+
+
+def predict_steps_to_target(
+    target: float = 0.01, loss_gap: float = 0.6931, smoothness: float = 1.0, variance: float = 0.1
+) -> Prediction:
+    """The learning rate that reaches a mean squared gradient norm first, and its steps."""
+    lr = fastest_lr(target, smoothness, variance)
+    steps = steps_to_target(target, loss_gap, smoothness, variance, lr)
+    return {"lr": lr, "steps": steps}
+
+
+def predict_reused_data(
+    n_examples: int = 400,
+    alpha: float = 0.8,
+    k: int = 5,
+    batch_size: int = 32,
+    noise: float = 1.0,
+    lr: float = 0.1,
+    smoothness: float = 1.0,
+) -> Prediction:
+    """Noise of U(k) and G(k) split into the data's part and the batch's; U(k)'s penalty."""
+    n_fast, n_slow = both_kinds(n_examples, alpha)
+    n = n_fast + k * n_slow
+    check_batch(batch_size, n, replacement=False)
+    q = same_noise_probability(n_fast, n_slow, k, False)
+    up = split_variance(noise, q, n, batch_size)
+    made = split_variance(noise, 0.0, n, batch_size)
+    return {
+        "bias_upsampled": up[0],
+        "bias_generated": made[0],
+        "batch_variance_upsampled": up[1],
+        "batch_variance_generated": made[1],
+        "penalty": upsampling_penalty(noise, q, n, batch_size, lr, smoothness),
+    }
+
+
+def predict_whole_run(alpha: float = 0.8) -> Prediction:
+    """Test error of a network that has learned the fast feature only, as on U(k)."""
+    return {"upsampled": error_without_slow_feature(alpha)}

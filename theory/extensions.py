@@ -7,65 +7,19 @@ theory/extensions.md.
 
 from __future__ import annotations
 
-from math import copysign, pi, sqrt
+from math import copysign, hypot, pi, sqrt
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from common.errors import require
-from theory.amplification import k_star
+from theory.amplification import k_star, sigma_tolerance
 from theory.gradient_variance import same_noise_probability
 from theory.moments import absolute_moment, cross_term_variance, patch_moment
-from theory.world import both_kinds
+from theory.parameters import Prediction
+from theory.world import both_kinds, check_betas
 
 # --- activations ---------------------------------------------------------------------------------
-
-
-def power_kappa(
-    rho: float, beta: float, mean_logit: float, gradient_norm: float, power: int
-) -> float:
-    """κ_v = q rho beta_v^q l̄_v/‖∇L‖_F for the activation z^q, q odd, equation (E1)."""
-    return power * rho * beta**power * mean_logit / gradient_norm
-
-
-def power_factor(kappa: float, projection: ArrayLike, power: int) -> NDArray[np.float64]:
-    """(SAM)/(GD) gradient along v or a noise patch, z^q with odd q and ReLU^q, equation (E1).
-
-    (1 − κ sgn(u)|u|^(q−2))^(q−1), for odd q (1 − κ u^(q−2))^(q−1). u = ⟨w_j,v⟩ with κ of
-    `power_kappa`; for noise patch i of an orthogonal data set u = y_i⟨w_j,ξ_i⟩ with
-    κ = q rho l_i ‖ξ_i‖²/(n ‖∇L‖_F). ReLU^q: for patches that are active, l̄_v that of the examples
-    with label sgn(u), while the bracket is positive (else SAM's ascent silences the patch).
-    """
-    u = np.asarray(projection, dtype=float)
-    return (1 - kappa * np.sign(u) * np.abs(u) ** (power - 2)) ** (power - 1)
-
-
-def power_k_star(alpha: float, beta_fast: float, beta_slow: float, power: int) -> float:
-    """k* = alpha beta_fast^q / ((1 − alpha) beta_slow^q), equation (E2); z^q with odd q, ReLU^q."""
-    return alpha * beta_fast**power / ((1 - alpha) * beta_slow**power)
-
-
-def power_sigma_tolerance(k: float, power: int) -> float:
-    """G(k) aligns less with noise while sigma_synthetic/sigma_noise is below this, equation (E3).
-
-    (k + 1)^(1/(q+1)); z^q with odd q, ReLU^q. Raises ParameterError for k = 1, where there are no
-    synthetic examples.
-    """
-    require(k > 1, "k", k, "above 1 (at k = 1 there are no synthetic examples)")
-    return (k + 1) ** (1 / (power + 1))
-
-
-def power_noise(
-    sigma: float, logit: float, power_sum: float, dim_noise: int, power: int, rectified: bool
-) -> float:
-    """S_q(sigma), the squared gradient of one noise patch, equation (E5).
-
-    q² l² sigma^(2q) M_(2q−2) (d' + 2q − 2) Σ_j ‖w_j‖^(2q−2), halved for ReLU^q. power_sum is the
-    last sum. In place of S it makes (24) hold for the noise of every activation here, and (25) for
-    odd z^q; for the others (25) needs `shared_label_variance` besides.
-    """
-    s = power**2 * logit**2 * sigma ** (2 * power) * absolute_moment(2 * power - 2)
-    return s * (dim_noise + 2 * power - 2) * power_sum / (2 if rectified else 1)
 
 
 def power_noise_mean(
@@ -148,31 +102,6 @@ def feature_part_variance(
     else:
         together = same_noise_probability(n_fast, n_slow, k, False) * squares[1]
     return (spread + shared * (own + (B - 1) * together)) / B
-
-
-def power_memorisation(
-    sigma_noise: float,
-    dim: float,
-    alpha: float,
-    n_examples: int,
-    beta_slow: float,
-    power: int,
-    rectified: bool,
-    label_noise: float = 0.0,
-) -> float:
-    """Learning time of the slow feature over that of one slow example's noise, equation (E4).
-
-    sigma_noise^q d^(q/2) / (N_d beta_slow^q (1 − 2η)), twice that for ReLU^q, of which a filter
-    sees one class only: (33) at q = 3. N_d by `world.n_fast`, η the share of wrong labels among
-    slow examples. At matched filters, on the originals or U(k); on G(k) it is divided by k. Above
-    1 the noise is memorised first. Raises ParameterError for z^q with even q, which learns neither,
-    and where fast or slow examples are missing.
-    """
-    odd = "odd, unless rectified: even powers do not see the label"
-    require(rectified or power % 2 == 1, "power", power, odd)
-    n_slow = both_kinds(n_examples, alpha)[1]
-    seen = n_slow * (1 - 2 * label_noise) / (2 if rectified else 1)
-    return (sigma_noise * dim**0.5 / beta_slow) ** power / seen
 
 
 # --- labels --------------------------------------------------------------------------------------
@@ -269,3 +198,78 @@ def isotropic_sam_slope(
     feature = beta**3 * share * projection
     noise = sigma_noise**6 * patch_moment(4, 1, dim) * w_norm**2 * weight / n_augmented**2
     return 6 * (feature + noise / feature)
+
+
+# --- what `theory predict` prints -----------------------------------------------------------------
+
+
+def predict_activation(
+    power: int = 3,
+    rectified: bool = False,
+    alpha: float = 0.8,
+    beta_fast: float = 1.0,
+    beta_slow: float = 0.5,
+    k: float = 5,
+) -> Prediction:
+    """z^q or ReLU^q: how much of the feature gradient survives the labels, k*, the tolerance.
+
+    Even powers do not see the label: z^q with even q has no k* and no tolerance.
+    """
+    check_betas(beta_fast, beta_slow)
+    mean, by_label = label_parts(power, rectified)
+    parts = {"mean_part": mean, "label_part": by_label}
+    if mean == 0:
+        return parts
+    return parts | {
+        "k_star": k_star(alpha, beta_fast, beta_slow, power),
+        "sigma_ratio": sigma_tolerance(k, power),
+    }
+
+
+def predict_label_noise(
+    alpha: float = 0.8,
+    beta_fast: float = 1.0,
+    beta_slow: float = 0.5,
+    label_noise: float = 0.1,
+    label_noise_slow: float = 0.1,
+) -> Prediction:
+    """Growth of the fast and slow features with wrong labels, over that without, and k*."""
+    check_betas(beta_fast, beta_slow)
+    return {
+        "growth_fast": label_noise_growth(label_noise),
+        "growth_slow": label_noise_growth(label_noise_slow),
+        "k_star": label_noise_k_star(alpha, beta_fast, beta_slow, label_noise, label_noise_slow),
+    }
+
+
+def predict_class_imbalance(
+    positive: float = 0.8, projection: float = 1.0, power: int = 3, rectified: bool = False
+) -> Prediction:
+    """Growth of a feature when a share of the labels is +1, over the cube's."""
+    return {"growth": class_share_growth(positive, projection, rectified, power)}
+
+
+def predict_isotropic_noise(
+    n_examples: int = 400,
+    n_patches: int = 2,
+    alpha: float = 0.8,
+    k: int = 5,
+    sigma_noise: float = 0.1,
+    sigma_synthetic: float = 0.1,
+    w_norm: float = 1.0,
+    projection: float = 0.05,
+    logit: float = 0.5,
+) -> Prediction:
+    """Noise that is not orthogonal to the features: deviation of the slow feature's gradient."""
+    n_fast, n_slow = both_kinds(n_examples, alpha)
+    size = n_fast + k * n_slow
+    require(abs(projection) <= w_norm, "projection", projection, f"at most w_norm = {w_norm:g}")
+    up, originals, synthetic = (
+        feature_gradient_deviation(logit, sigma, w_norm, projection, size, (n_patches - 1) * count)
+        for sigma, count in (
+            (sigma_noise, n_fast + k**2 * n_slow),
+            (sigma_noise, n_examples),
+            (sigma_synthetic, (k - 1) * n_slow),
+        )
+    )
+    return {"upsampled": up, "generated": hypot(originals, synthetic)}

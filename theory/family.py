@@ -13,17 +13,23 @@ import sys
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil, floor, hypot, inf, sqrt
+from math import ceil, floor, hypot, inf, isfinite, sqrt
 
 from common.errors import require
 from theory.amplification import k_star, memorisation_ratio, n_augmented
-from theory.gradient_variance import Filters, single_sample_noise
+from theory.gradient_variance import (
+    Filters,
+    check_varies,
+    expected_filters,
+    single_sample_noise,
+)
 from theory.moments import noise_second_moment, noise_strength, shared_noise_covariance
-from theory.world import World, both_kinds, check_batch
+from theory.parameters import Prediction
+from theory.world import World, both_kinds, check_batch, check_betas, two_kinds
 
 
 @dataclass(frozen=True)
-class Family:
+class FamilyMember:
     """k − 1 synthetic examples for each slow one: fidelity c, kept noise τ, amplitude a.
 
     Raises ParameterError for k below 1, c or τ outside [0, 1], or a below 0.
@@ -40,16 +46,16 @@ class Family:
         require(0 <= self.kept_noise <= 1, "kept_noise", self.kept_noise, "inside [0, 1]")
         require(self.amplitude >= 0, "amplitude", self.amplitude, "0 or more")
 
-
-def copies(k: float) -> Family:
-    """U(k) as a member of the family: (c, τ, a) = (1, 1, 1), effective k = k, equation (F1)."""
-    return Family(k, 1.0, 1.0, 1.0)
+    @staticmethod
+    def copies(k: float) -> FamilyMember:
+        """U(k): (c, τ, a) = (1, 1, 1), effective k = k, equation (F1)."""
+        return FamilyMember(k, 1.0, 1.0, 1.0)
 
 
 # --- one step: features, noise alignment, gradient variance --------------------------------------
 
 
-def effective_k(member: Family) -> float:
+def effective_k(member: FamilyMember) -> float:
     """1 + (k − 1) c³: how often a slow example counts for its feature, equation (F1)."""
     return 1 + (member.k - 1) * member.fidelity**3
 
@@ -67,7 +73,7 @@ def family_k_star(alpha: float, beta_fast: float, beta_slow: float, fidelity: fl
 
 
 def feature_shares(
-    world: World, member: Family, random_counts: bool = False
+    world: World, member: FamilyMember, random_counts: bool = False
 ) -> tuple[float, float]:
     """What counts towards the fast and the slow feature in the mean gradient, equation (F1).
 
@@ -82,7 +88,7 @@ def feature_shares(
 
 
 def noise_weight(
-    alpha: float, member: Family, orthogonal: bool = False, dim_noise: int | None = None
+    alpha: float, member: FamilyMember, orthogonal: bool = False, dim_noise: int | None = None
 ) -> float:
     """E NoiseAlign = (3 l/N') E[⟨w,ξ⟩²‖ξ‖²] × this weight, equation (F3).
 
@@ -98,7 +104,7 @@ def noise_weight(
 
 def family_alignment(
     world: World,
-    member: Family,
+    member: FamilyMember,
     w_norm: float,
     logit: float = 0.5,
     random_counts: bool = False,
@@ -121,7 +127,7 @@ def family_alignment(
 def family_variance(
     world: World,
     filters: Filters,
-    member: Family,
+    member: FamilyMember,
     batch_size: int,
     logit: float = 0.5,
     replacement: bool = False,
@@ -165,14 +171,14 @@ def _counts(world: World, random_counts: bool) -> list[tuple[float, int]]:
     return [(float(p), i) for i, p in enumerate(binom.pmf(range(n + 1), n, world.alpha))]
 
 
-def _shares(world: World, member: Family, n_fast: int) -> tuple[float, float]:
+def _shares(world: World, member: FamilyMember, n_fast: int) -> tuple[float, float]:
     """The two features' shares of the mean gradient at n_fast fast examples, equation (F1)."""
     n_slow = world.n_examples - n_fast
     n = n_fast + member.k * n_slow
     return n_fast / n, n_slow * effective_k(member) / n
 
 
-def _alignments(member: Family, orthogonal: bool, dim_noise: int | None) -> float:
+def _alignments(member: FamilyMember, orthogonal: bool, dim_noise: int | None) -> float:
     """Alignments within the group of one slow example, in units of one patch's, equation (F3)."""
     k, tau, a = member.k, member.kept_noise, member.amplitude
     other = itself = 1.0
@@ -192,7 +198,7 @@ def _alignments(member: Family, orthogonal: bool, dim_noise: int | None) -> floa
 
 
 def _group_noise(
-    world: World, filters: Filters, member: Family, logit: float, orthogonal: bool
+    world: World, filters: Filters, member: FamilyMember, logit: float, orthogonal: bool
 ) -> tuple[float, float, float]:
     """S of a synthetic example, and C of it with its source and with a sibling, equation (F5)."""
     sigma, d = world.sigma_noise, world.dim_noise
@@ -226,7 +232,7 @@ def _squares(world: World, filters: Filters, logit: float) -> tuple[float, float
 def _given_counts(
     world: World,
     filters: Filters,
-    member: Family,
+    member: FamilyMember,
     batch_size: int,
     logit: float,
     replacement: bool,
@@ -257,7 +263,7 @@ def _given_counts(
 # --- whole runs: what is learned first -----------------------------------------------------------
 
 
-def noise_growth(member: Family) -> tuple[float, float]:
+def noise_growth(member: FamilyMember) -> tuple[float, float]:
     """How fast noise starts to be memorised along an original's noise, and along a synthetic's.
 
     In units of one original alone: Σ_x ⟨ŵ,x⟩³/‖ξ‖³ over the group's noise patches x, for ŵ along ξ
@@ -272,7 +278,7 @@ def noise_growth(member: Family) -> tuple[float, float]:
     return original, a**3 + tau**3 + (k - 2) * a**3 * tau**6
 
 
-def fastest_growth(member: Family) -> float:
+def fastest_growth(member: FamilyMember) -> float:
     """ν = max_ŵ Σ_x ⟨ŵ,x⟩³/‖ξ‖³: the rate in the direction in which it is fastest, equation (F8).
 
     A filter along that ŵ stays along it, so (32) with this rate is its learning time exactly, and
@@ -291,7 +297,7 @@ _ORIGINAL = (1.0, 0.0, 0.0)
 """ξ/‖ξ‖ in the three dimensions of `_fastest`."""
 
 
-def _fastest(k: int, member: Family) -> float:
+def _fastest(k: int, member: FamilyMember) -> float:
     """ν of equation (F8) at a whole k, by w ← Σ_x ⟨w,x⟩² x, which never lowers the rate.
 
     By symmetry in three dimensions: ξ, one synthetic's fresh part, and all others' together.
@@ -314,7 +320,7 @@ def _fastest(k: int, member: Family) -> float:
     return best
 
 
-def family_memorisation(world: World, member: Family) -> float:
+def family_memorisation(world: World, member: FamilyMember) -> float:
     """Learning time of the slow feature over that of a slow example's noise, equation (F8).
 
     Equation (33) × `fastest_growth` / (F1): matched filters, the noise's along the direction of
@@ -327,7 +333,7 @@ def family_memorisation(world: World, member: Family) -> float:
     return base * fastest_growth(member) / effective_k(member)
 
 
-def amplification_helps(member: Family) -> bool:
+def amplification_helps(member: FamilyMember) -> bool:
     """Whether enough synthetic examples let the feature gain on its noise: a τ < c, equation (F9).
 
     For large k (F8) tends to (aτ/c)³ times (33). Where a τ ≥ c it is at least (33) at every k.
@@ -335,7 +341,7 @@ def amplification_helps(member: Family) -> bool:
     return member.amplitude * member.kept_noise < member.fidelity
 
 
-def least_k(world: World, member: Family) -> float:
+def least_k(world: World, member: FamilyMember) -> float:
     """The least whole k from which on the slow feature is learned before its noise, equation (F9).
 
     (F8) is below 1 at this k and at every larger one; member's k is not used. 1 where (F8) is below
@@ -372,7 +378,9 @@ def least_k(world: World, member: Family) -> float:
     return k + 1.0 if k > 3 else 1.0
 
 
-def time_to_learn_both(alpha: float, beta_fast: float, beta_slow: float, member: Family) -> float:
+def time_to_learn_both(
+    alpha: float, beta_fast: float, beta_slow: float, member: FamilyMember
+) -> float:
     """Steps until both features are learned, over those of the fast one without synthetic examples.
 
     max(1, k*/(1 + (k−1)c³)) (alpha + k(1−alpha)), equation (F10), from (32) at matched filters.
@@ -402,7 +410,7 @@ def best_whole_k(alpha: float, beta_fast: float, beta_slow: float, fidelity: flo
     best = best_k(alpha, beta_fast, beta_slow, fidelity)
 
     def time(k: int) -> float:
-        return time_to_learn_both(alpha, beta_fast, beta_slow, Family(k, fidelity))
+        return time_to_learn_both(alpha, beta_fast, beta_slow, FamilyMember(k, fidelity))
 
     return min(floor(best), ceil(best), key=time)
 
@@ -417,7 +425,7 @@ class Choice:
     time: float
 
 
-def best_strength(world: World, curve: Sequence[Family], k: float | None = None) -> Choice:
+def best_strength(world: World, curve: Sequence[FamilyMember], k: float | None = None) -> Choice:
     """The best point on a curve (c(θ), τ(θ), a(θ)) of strengths θ, equation (F12).
 
     At a given k, or at each point's own `best_k`. Among the points at which the slow feature is
@@ -439,3 +447,133 @@ def best_strength(world: World, curve: Sequence[Family], k: float | None = None)
     if learned:
         return min(learned, key=lambda c: (c.time, c.memorisation))
     return min(choices, key=lambda c: c.memorisation)
+
+
+# --- what `theory predict` prints -----------------------------------------------------------------
+
+
+def predict_family(
+    alpha: float = 0.8,
+    beta_fast: float = 1.0,
+    beta_slow: float = 0.5,
+    k: float = 5,
+    fidelity: float = 0.9,
+    kept_noise: float = 0.3,
+    amplitude: float = 1.0,
+    dim_noise: int = 398,
+    orthogonal: bool = False,
+) -> Prediction:
+    """Features and noise alignment of a member of the family, and the k that equalises growth.
+
+    dim_noise counts for orthogonal noise only.
+    """
+    check_betas(beta_fast, beta_slow)
+    require(fidelity > 0, "fidelity", fidelity, "inside (0, 1]")
+    member = FamilyMember(k, fidelity, kept_noise, amplitude)
+    noise = orthogonal, dim_noise
+    weight = noise_weight(alpha, member, *noise)
+    return {
+        "effective_k": effective_k(member),
+        "k_star": family_k_star(alpha, beta_fast, beta_slow, fidelity),
+        "noise_weight": weight,
+        "noise_over_upsampled": weight / noise_weight(alpha, FamilyMember.copies(k), *noise),
+    }
+
+
+def predict_family_variance(
+    n_examples: int = 400,
+    dim: int = 400,
+    n_patches: int = 2,
+    alpha: float = 0.8,
+    beta_fast: float = 1.0,
+    beta_slow: float = 0.3,
+    sigma_noise: float = 0.1,
+    filters: int = 10,
+    sigma_init: float = 0.05,
+    k: int = 5,
+    fidelity: float = 0.9,
+    kept_noise: float = 0.3,
+    amplitude: float = 1.0,
+    batch_size: int = 32,
+    logit: float = 0.5,
+    replacement: bool = False,
+    random_counts: bool = False,
+    orthogonal: bool = False,
+) -> Prediction:
+    """Mini-batch gradient variance of a member of the family, and over that of U(k)."""
+    world = World(n_examples, dim, n_patches, alpha, beta_fast, beta_slow, sigma_noise)
+    own, upsampled = (
+        family_variance(
+            world,
+            expected_filters(filters, dim, sigma_init),
+            member,
+            batch_size,
+            logit,
+            replacement,
+            random_counts,
+            orthogonal,
+        )
+        for member in (FamilyMember(k, fidelity, kept_noise, amplitude), FamilyMember.copies(k))
+    )
+    check_varies(upsampled, sigma_noise)
+    return {"variance": own, "upsampled": upsampled, "ratio": own / upsampled}
+
+
+def predict_family_memorisation(
+    n_examples: int = 100,
+    dim: int = 315,
+    alpha: float = 0.8,
+    beta_fast: float = 1.0,
+    beta_slow: float = 0.45,
+    sigma_noise: float = 0.1,
+    k: float = 5,
+    fidelity: float = 0.9,
+    kept_noise: float = 0.3,
+    amplitude: float = 1.0,
+) -> Prediction:
+    """Slow feature's learning time over its noise's, and the k from which it is below 1.
+
+    Without "least_k" where no k suffices.
+    """
+    world = two_kinds(n_examples, dim, 2, alpha, beta_fast, beta_slow, sigma_noise)
+    member = FamilyMember(k, fidelity, kept_noise, amplitude)
+    own, synthetic = noise_growth(member)
+    least = least_k(world, member)
+    return {
+        "memorisation": family_memorisation(world, member),
+        "noise_growth_original": own,
+        "noise_growth_synthetic": synthetic,
+        **({"least_k": least} if isfinite(least) else {}),
+    }
+
+
+def predict_best_k(
+    n_examples: int = 100,
+    dim: int = 315,
+    alpha: float = 0.8,
+    beta_fast: float = 1.0,
+    beta_slow: float = 0.6,
+    sigma_noise: float = 0.1,
+    k: float = 5,
+    fidelity: float = 0.9,
+    fidelity_curve: Sequence[float] = (1.0, 0.97, 0.9, 0.7, 0.3),
+    kept_noise_curve: Sequence[float] = (1.0, 0.8, 0.5, 0.2, 0.0),
+) -> Prediction:
+    """The k that learns both features first, the time at k; the best point of a curve, from 0."""
+    world = two_kinds(n_examples, dim, 2, alpha, beta_fast, beta_slow, sigma_noise)
+    pairs = len(fidelity_curve) == len(kept_noise_curve)
+    allowed = f"as many numbers as fidelity_curve, {len(fidelity_curve)}"
+    require(pairs, "kept_noise_curve", list(kept_noise_curve), allowed)
+    curve = [
+        FamilyMember(k, c, tau) for c, tau in zip(fidelity_curve, kept_noise_curve, strict=True)
+    ]
+    choice = best_strength(world, curve)
+    features = world.share_fast, beta_fast, beta_slow
+    return {
+        "best_k": best_k(*features, fidelity),
+        "best_whole_k": best_whole_k(*features, fidelity),
+        "time": time_to_learn_both(*features, FamilyMember(k, fidelity)),
+        "best_point": choice.index,
+        "best_point_k": choice.k,
+        "best_point_memorisation": choice.memorisation,
+    }

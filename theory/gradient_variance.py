@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.errors import require
-from theory.moments import noise_second_moment, squared_norm_moments
-from theory.world import both_kinds, check_batch
+from theory.moments import patch_moment, squared_norm_moments
+from theory.parameters import Prediction
+from theory.world import both_kinds, check_batch, check_betas
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,27 @@ def expected_filters(filters: int, dim: int, sigma_init: float) -> Filters:
 def single_sample_noise(
     sigma: float, logit: float, filters: Filters, dim: int, n_patches: int = 2
 ) -> float:
-    """S(sigma) = 27 l² sigma⁶ (d' + 4) Σ_j ‖w_j‖⁴ for each noise patch, equation (21)."""
-    per_patch = 9 * logit**2 * noise_second_moment(sigma, dim - 2) * filters.noise_quartic
-    return (n_patches - 1) * per_patch
+    """S(sigma) = (P − 1) × `patch_noise`, equation (21)."""
+    return (n_patches - 1) * patch_noise(sigma, logit, filters.noise_quartic, dim - 2)
+
+
+def patch_noise(
+    sigma: float,
+    logit: float,
+    power_sum: float,
+    dim_noise: int,
+    power: int = 3,
+    rectified: bool = False,
+) -> float:
+    """The squared gradient of one noise patch, 27 l² sigma⁶ (d' + 4) Σ_j ‖w_j‖⁴, equation (21).
+
+    S_q(sigma) = q² l² sigma^(2q) M_(2q−2) (d' + 2q − 2) Σ_j ‖w_j‖^(2q−2) for z^q, half of it for
+    ReLU^q, equation (E5). power_sum is the last sum. With it (24) holds for the noise of every
+    activation here, and (25) for odd z^q; for the others (25) needs
+    `extensions.shared_label_variance` besides.
+    """
+    moment = sigma ** (2 * power) * patch_moment(2 * power - 2, 1, dim_noise)
+    return power**2 * logit**2 * moment * power_sum / (2 if rectified else 1)
 
 
 def feature_variance(
@@ -160,3 +179,78 @@ def variance_tolerance(k: float, batch_size: int, n_augmented: float) -> float:
     require(k > 1, "k", k, "above 1 (at k = 1 there are no synthetic examples)")
     check_batch(batch_size, n_augmented, replacement=False)
     return (1 + k * (batch_size - 1) / (n_augmented - 1)) ** (1 / 6)
+
+
+def check_varies(variance: float, sigma_noise: float) -> None:
+    """Raise ParameterError for a variance of 0, by which no other can be divided."""
+    allowed = "positive at the full batch, where nothing else varies"
+    require(variance > 0, "sigma_noise", sigma_noise, allowed)
+
+
+# --- what `theory predict` prints -----------------------------------------------------------------
+
+
+def predict_gradient_variance(
+    n_examples: int = 400,
+    dim: int = 400,
+    filters: int = 10,
+    alpha: float = 0.8,
+    beta_fast: float = 1.0,
+    beta_slow: float = 0.3,
+    sigma_noise: float = 0.1,
+    sigma_synthetic: float = 0.1,
+    sigma_init: float = 0.05,
+    k: int = 5,
+    batch_size: int = 32,
+    logit: float = 0.5,
+    n_patches: int = 2,
+    replacement: bool = False,
+) -> Prediction:
+    """Mini-batch gradient variances in expectation over W(0); ratio = upsampled / generated.
+
+    Without "original" where batch_size > n_examples without replacement: no such batch is there.
+    """
+    check_betas(beta_fast, beta_slow)
+    variances = gradient_variance(
+        n_examples,
+        dim,
+        expected_filters(filters, dim, sigma_init),
+        alpha,
+        beta_fast,
+        beta_slow,
+        sigma_noise,
+        sigma_synthetic,
+        k,
+        batch_size,
+        logit,
+        n_patches,
+        replacement,
+    )
+    check_varies(variances["generated"], sigma_noise)
+    return {**variances, "ratio": variances["upsampled"] / variances["generated"]}
+
+
+def predict_variance_tolerance(
+    n_examples: int = 400, alpha: float = 0.8, k: float = 5, batch_size: int = 32
+) -> Prediction:
+    """The sigma_synthetic/sigma_noise below which G(k)'s gradient varies less than U(k)'s."""
+    n_fast, n_slow = both_kinds(n_examples, alpha)
+    size = n_fast + k * n_slow
+    return {"sigma_ratio": variance_tolerance(k, batch_size, size)}
+
+
+def predict_more_patches(
+    n_patches: int = 3,
+    sigma_noise: float = 0.1,
+    logit: float = 0.5,
+    filters: int = 10,
+    dim: int = 400,
+    sigma_init: float = 0.05,
+) -> Prediction:
+    """S, the squared noise gradient of one example, with P patches and over that with two."""
+    sizes = expected_filters(filters, dim, sigma_init)
+    noise, own, two = (
+        single_sample_noise(sigma, logit, sizes, dim, patches)
+        for sigma, patches in ((sigma_noise, n_patches), (1.0, n_patches), (1.0, 2))
+    )
+    return {"noise": noise, "over_two_patches": own / two}

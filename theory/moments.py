@@ -13,6 +13,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from theory.parameters import Prediction
+
 Real = TypeVar("Real", float, NDArray[np.float64])
 
 
@@ -70,3 +72,22 @@ def cross_term_variance(sigma: float, w_norm: float, x_norm: Real, w_dot_x: Real
 def squared_norm_moments(dim: int, sigma_init: float) -> tuple[float, float]:
     """(E‖w‖⁴, E⟨w,v⟩⁴) for w ~ N(0, sigma_init² I) in `dim` dimensions, ‖v‖ = 1, equation (M6)."""
     return sigma_init**4 * dim * (dim + 2), 3 * sigma_init**4
+
+
+# --- what `theory predict` prints -----------------------------------------------------------------
+
+
+def predict_gaussian_moments(
+    sigma_noise: float = 0.1,
+    dim_noise: int = 398,
+    kept_noise: float = 0.0,
+    amplitude: float = 1.0,
+    w_norm: float = 1.0,
+) -> Prediction:
+    """Moments of one noise patch and of a pair that shares a part."""
+    return {
+        "noise_strength": noise_strength(sigma_noise, w_norm, dim_noise),
+        "noise_second_moment": w_norm**4 * noise_second_moment(sigma_noise, dim_noise),
+        "shared_noise_covariance": w_norm**4
+        * shared_noise_covariance(sigma_noise, kept_noise, amplitude, dim_noise),
+    }

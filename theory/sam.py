@@ -11,24 +11,33 @@ from math import pi, sqrt
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from common.errors import require
 from theory.moments import cross_term_variance, patch_moment
+from theory.parameters import Prediction
 
 
-def feature_kappa(rho: float, beta: float, mean_logit: float, gradient_norm: float) -> float:
-    """κ_v = 3 rho beta_v³ l̄_v / ‖∇L‖_F, equation (4).
+def feature_kappa(
+    rho: float, beta: float, mean_logit: float, gradient_norm: float, power: int = 3
+) -> float:
+    """κ_v = 3 rho beta_v³ l̄_v / ‖∇L‖_F, equation (4); q in place of 3 for z^q, (E1).
 
     `mean_logit` is l̄_v = (1/n) Σ l_i over the examples that carry feature v (so it
     includes their share: l̄_v = share × l for equal logits).
     """
-    return 3 * rho * beta**3 * mean_logit / gradient_norm
+    return power * rho * beta**power * mean_logit / gradient_norm
 
 
-def feature_factor(kappa: float, projection: ArrayLike) -> NDArray[np.float64]:
+def feature_factor(kappa: float, projection: ArrayLike, power: int = 3) -> NDArray[np.float64]:
     """(SAM gradient along v) / (GD gradient along v) = (1 − κ_v ⟨w_j,v⟩)², equation (5). Exact.
 
-    `projection` is ⟨w_j,v⟩, any shape.
+    `projection` is u = ⟨w_j,v⟩, any shape. For z^q and ReLU^q, equation (E1):
+    (1 − κ sgn(u)|u|^(q−2))^(q−1), for odd q (1 − κ u^(q−2))^(q−1). The same for noise patch i of
+    an orthogonal data set with u = y_i⟨w_j,ξ_i⟩ and κ = q rho l_i ‖ξ_i‖²/(n ‖∇L‖_F). ReLU^q: for
+    patches that are active, l̄_v that of the examples with label sgn(u), while the bracket is
+    positive (else SAM's ascent silences the patch).
     """
-    return (1 - kappa * np.asarray(projection)) ** 2
+    u = np.asarray(projection, dtype=float)
+    return (1 - kappa * np.sign(u) * np.abs(u) ** (power - 2)) ** (power - 1)
 
 
 def noise_lambda(rho: float, logit: float, n_examples: int, gradient_norm: float) -> float:
@@ -131,3 +140,77 @@ def moving_logit_ratio(
     damping = 2 * noise_lambda(rho, 1.0, n_examples, gradient_norm) * logit * s * norm2
     change = (1 - logit[on]) * shift[on] - damping[on]
     return float(1 + np.sum(weight * change) / np.sum(weight))
+
+
+# --- what `theory predict` prints -----------------------------------------------------------------
+
+
+def predict_sam_feature_factor(
+    rho: float = 0.05,
+    beta: float = 1.0,
+    mean_logit: float = 0.4,
+    gradient_norm: float = 1.0,
+    projection: float = 0.1,
+) -> Prediction:
+    """SAM's gradient along a feature over GD's, for a filter with <w,v> = projection."""
+    kappa = feature_kappa(rho, beta, mean_logit, gradient_norm)
+    return {"kappa": kappa, "factor": float(feature_factor(kappa, projection))}
+
+
+def predict_sam_noise_damping(
+    rho: float = 0.05,
+    logit: float = 0.5,
+    n_examples: int = 200,
+    gradient_norm: float = 0.01,
+    projection: float = 0.01,
+    squared_norm: float = 2.5,
+) -> Prediction:
+    """SAM's gradient along an orthogonal noise patch over GD's, for y<w,xi> = projection."""
+    lam = noise_lambda(rho, logit, n_examples, gradient_norm)
+    return {"lambda": lam, "factor": float(noise_factor(lam, projection, squared_norm))}
+
+
+def predict_sam_noise_damping_gaussian(
+    rho: float = 0.05,
+    logit: float = 0.5,
+    n_examples: int = 200,
+    gradient_norm: float = 0.01,
+    sigma_noise: float = 0.05,
+    w_norm: float = 0.3,
+    dim_noise: int = 1998,
+) -> Prediction:
+    """NoiseAlign(SAM)/NoiseAlign(GD) over Gaussian noise, frozen logits, and the cross terms."""
+    lam = noise_lambda(rho, logit, n_examples, gradient_norm)
+    typical = sigma_noise * dim_noise**0.5
+    deviation = cross_term_deviation(
+        logit, sigma_noise, n_examples, w_norm, typical, sigma_noise * w_norm
+    )
+    return {
+        "damping_orthogonal": mean_noise_damping(lam, sigma_noise, w_norm, dim_noise),
+        "slope_orthogonal": independent_damping_slope(dim_noise, 1),
+        "slope_independent": independent_damping_slope(dim_noise, n_examples),
+        "cross_term_deviation": float(deviation),
+    }
+
+
+def predict_sam_boundary(
+    rho: float = 0.05,
+    gradient_norm: float = 0.01,
+    n_examples: int = 200,
+    beta: float = 1.0,
+    mean_logit: float = 0.4,
+    feature_quartic: float = 1e-7,
+    logit: float = 0.5,
+    noise_quartic: float = 1e-7,
+    projection: float = 0.01,
+    squared_norm: float = 2.5,
+) -> Prediction:
+    """One example with moving logits: its margin's drop, and SAM/GD along its noise."""
+    require(projection > 0, "projection", projection, "positive")
+    shift = logit_shift(
+        rho, gradient_norm, beta, mean_logit, feature_quartic, logit, noise_quartic, n_examples
+    )
+    ratio = moving_logit_ratio(
+        rho, gradient_norm, n_examples, [logit], shift, projection, squared_norm
+    )
+    return {"margin_drop": float(shift), "sam_over_gd": ratio}

@@ -18,8 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from common.errors import require
 from theory.moments import absolute_moment, patch_moment, squared_norm_moments
+from theory.parameters import Prediction
 from theory.sam import independent_damping_slope
-from theory.world import World
+from theory.world import World, check_betas, two_kinds
 
 
 @dataclass(frozen=True)
@@ -411,3 +412,85 @@ def _rise_moment(world: World, c2: float, c4: float, logit: float, orthogonal: b
     through_own = same + (own - 1) * (2 * crossed + apart)
     moment = (1 - logit) * through_others + (1 - 2 * logit) * through_own
     return absolute_moment(1) * moment / (d + 2)
+
+
+# --- what `theory predict` prints -----------------------------------------------------------------
+
+
+def predict_moving_logits(
+    n_examples: int = 200,
+    dim: int = 1000,
+    n_patches: int = 2,
+    alpha: float = 0.8,
+    beta_fast: float = 1.0,
+    beta_slow: float = 0.3,
+    sigma_noise: float = 0.05,
+    filters: int = 8,
+    w_norm: float = 0.3,
+    projection: float = 0.01,
+    logit: float = 0.5,
+    orthogonal: bool = False,
+) -> Prediction:
+    """Slope of NoiseAlign(SAM)/NoiseAlign(GD) in h = rho/|grad L|: orthogonal filters alike."""
+    world = two_kinds(n_examples, dim, n_patches, alpha, beta_fast, beta_slow, sigma_noise)
+    _check_orthogonal(filters, world)
+    gram = [[w_norm**2 * (i == j) for j in range(filters)] for i in range(filters)]
+    quartic = filters * projection**4
+    slope = noise_slope(world, gram, quartic, quartic, logit, orthogonal)
+    return {
+        "rise": float(slope.rise[0]),
+        "damping": float(slope.damping[0]),
+        "slope": float(slope.total[0]),
+    }
+
+
+def _check_orthogonal(filters: int, world: World) -> None:
+    most = min(world.dim_noise, 1000)
+    require(filters <= most, "filters", filters, f"at most {most}: orthogonal off the features")
+
+
+def predict_sam_noise_boundary(
+    n_examples: int = 200,
+    dim: int = 2000,
+    n_patches: int = 2,
+    alpha: float = 0.8,
+    beta_fast: float = 1.0,
+    beta_slow: float = 0.3,
+    sigma_noise: float = 0.02,
+    filters: int = 8,
+    sigma_init: float = 0.05,
+    logit: float = 0.5,
+    orthogonal: bool = False,
+) -> Prediction:
+    """The sigma_init below which SAM aligns less with noise; rise and damping at sigma_init.
+
+    All of these for logit terms that are equal at W. Then, for the network's own, to first order in
+    how they differ: the border corrected, what GD's own alignment loses at sigma_init, and how
+    large the margins are there (validity: to be far below 1, for every number here).
+    """
+    world = two_kinds(n_examples, dim, n_patches, alpha, beta_fast, beta_slow, sigma_noise)
+    kind = logit, orthogonal
+    slope = expected_noise_slope(world, filters, sigma_init, *kind)
+    loss = expected_loss(world, filters, sigma_init, *kind)
+    return {
+        "sigma_init_boundary": sigma_init_boundary(world, filters, *kind),
+        "rise": float(slope.rise),
+        "damping": float(slope.damping),
+        "sigma_init_boundary_corrected": corrected_sigma_init_boundary(world, filters, *kind),
+        "alignment_loss": loss.alignment,
+        "validity": margin_size(world, filters, sigma_init, *kind),
+    }
+
+
+def predict_sam_feature_boundary(
+    alpha: float = 0.8,
+    beta_fast: float = 1.0,
+    beta_slow: float = 0.3,
+    filters: int = 8,
+    logit: float = 0.5,
+) -> Prediction:
+    """The sigma_init below which SAM learns features more evenly than GD; 0 for k* <= 1: none."""
+    check_betas(beta_fast, beta_slow)
+    # the number of examples does not matter, if it is so large that alpha is not rounded
+    world = World(10**18, alpha=alpha, beta_fast=beta_fast, beta_slow=beta_slow)
+    return {"sigma_init_boundary": feature_sigma_boundary(world, filters, logit)}

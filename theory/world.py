@@ -28,6 +28,11 @@ def both_kinds(n_examples: int, alpha: float) -> tuple[int, int]:
     return fast, n_examples - fast
 
 
+def check_betas(beta_fast: float, beta_slow: float) -> None:
+    """Raise ParameterError unless the fast feature is the stronger one."""
+    require(beta_slow < beta_fast, "beta_slow", beta_slow, f"below beta_fast = {beta_fast}")
+
+
 def check_batch(batch_size: int, n_augmented: float, replacement: bool) -> None:
     """Raise ParameterError unless batches of this size can be drawn from N' examples.
 
@@ -62,12 +67,7 @@ class World:
         require(self.n_patches >= 2, "n_patches", self.n_patches, "at least 2")
         require(0 < self.alpha < 1, "alpha", self.alpha, "inside (0, 1)")
         require(self.beta_slow > 0, "beta_slow", self.beta_slow, "positive")
-        require(
-            self.beta_slow < self.beta_fast,
-            "beta_slow",
-            self.beta_slow,
-            f"below beta_fast = {self.beta_fast}",
-        )
+        check_betas(self.beta_fast, self.beta_slow)
         require(self.sigma_noise >= 0, "sigma_noise", self.sigma_noise, "0 or more")
 
     @property
@@ -95,3 +95,18 @@ class World:
         """(share, beta) of the fast and of the slow feature: N_e/N and N_d/N."""
         n = self.n_examples
         return (self.n_fast / n, self.beta_fast), (self.n_slow / n, self.beta_slow)
+
+
+def two_kinds(
+    n_examples: int,
+    dim: int,
+    n_patches: int,
+    alpha: float,
+    beta_fast: float,
+    beta_slow: float,
+    sigma_noise: float,
+) -> World:
+    """A `World` with fast and with slow examples; else ParameterError, as of `both_kinds`."""
+    world = World(n_examples, dim, n_patches, alpha, beta_fast, beta_slow, sigma_noise)
+    both_kinds(n_examples, alpha)
+    return world

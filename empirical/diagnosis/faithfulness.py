@@ -19,7 +19,7 @@ from empirical.diagnosis.evidence import DRAWS, LEVELS, evidence, fidelity, mixt
 from empirical.diagnosis.residuals import filtered, unused, whitening
 from empirical.generation.base import Originals
 from empirical.training import evaluate
-from theory.family import Family
+from theory.family import FamilyMember
 
 SEEN = 3.0
 """The sources' mean evidence must be so many standard errors above 0, or there is no fidelity."""
@@ -60,12 +60,12 @@ class Faithfulness:
     nearest: Estimate | None
     distances: Mapping[str, Distances] = field(default_factory=dict)
 
-    def member(self, k: float) -> Family | None:
+    def member(self, k: float) -> FamilyMember | None:
         """The member of theory's family with these c, τ and a, c and τ cut to [0, 1]."""
         if self.fidelity is None or self.kept_noise is None or self.amplitude is None:
             return None
         c, tau = (min(1.0, max(0.0, own.value)) for own in (self.fidelity, self.kept_noise))
-        return Family(k, c, tau, self.amplitude.value)
+        return FamilyMember(k, c, tau, self.amplitude.value)
 
 
 def measure(

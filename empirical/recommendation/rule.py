@@ -29,7 +29,7 @@ import numpy as np
 
 from common.errors import require
 from theory.amplification import n_augmented
-from theory.family import Family, amplification_helps, effective_k, fastest_growth
+from theory.family import FamilyMember, amplification_helps, effective_k, fastest_growth
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class MeasuredStrength:
     kept_noise: float
     amplitude: float
 
-    def member(self, k: float) -> Family:
+    def member(self, k: float) -> FamilyMember:
         """k - 1 such copies of each slow example."""
         c, tau = (min(1.0, max(0.0, own)) for own in (self.fidelity, self.kept_noise))
-        return Family(k, c, tau, self.amplitude)
+        return FamilyMember(k, c, tau, self.amplitude)
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def _enough(k: int, kept: MeasuredStrength, value: float, pace: LearningTimes) -
     return pace.slow_over_noise is None or pace.slow_over_noise * value < 1
 
 
-def _time(member: Family, k_star: float, alpha: float) -> float:
+def _time(member: FamilyMember, k_star: float, alpha: float) -> float:
     """Equation (F10), with a k* that was measured."""
     return max(1.0, k_star / effective_k(member)) * n_augmented(1, alpha, member.k)
 

@@ -38,7 +38,7 @@ from sim.data import FAST, SLOW, DataConfig, generate, sample, upsample
 from sim.measure import noise_projections
 from sim.network import Activation, gradient, init, norm
 from sim.optim import descent
-from theory import amplification, extensions
+from theory import amplification, extensions, sam
 
 _ODD = (Activation(3), Activation(5))
 _EVEN = (Activation(2), Activation(4))
@@ -124,8 +124,8 @@ def _factor(
     gradient_norm: float,
     projection: float,
 ) -> float:
-    kappa = extensions.power_kappa(rho, beta, mean_logit, gradient_norm, power)
-    return float(extensions.power_factor(kappa, projection, power))
+    kappa = sam.feature_kappa(rho, beta, mean_logit, gradient_norm, power)
+    return float(sam.feature_factor(kappa, projection, power))
 
 
 # --- Equations (E2), (E12), (E4): growth of features ----------------------------------------------
@@ -193,7 +193,7 @@ def _race(plan: Plan, activation: Activation) -> list[Quantity]:
 
 
 def _memorisation(config: DataConfig, activation: Activation, divided_by: int) -> float:
-    ratio = extensions.power_memorisation(
+    ratio = amplification.memorisation_ratio(
         config.sigma_noise,
         config.dim,
         config.alpha,

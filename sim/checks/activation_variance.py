@@ -15,7 +15,7 @@ from sim.checks.quadrature import normal, planted, signed
 from sim.data import FAST, SLOW, DataConfig, Dataset, generate, sample, upsample
 from sim.network import Activation, init
 from theory import extensions
-from theory.gradient_variance import batch_variance
+from theory.gradient_variance import batch_variance, patch_noise
 
 
 def measure(plan: Plan, activation: Activation, simulated: Activation) -> list[Quantity]:
@@ -165,8 +165,7 @@ def _whole(
     q, rectified, total = activation.power, activation.rectified, power_sums[2]
     sigmas = config.sigma_noise, sigma_synthetic
     noise, synthetic = (
-        extensions.power_noise(sigma, LOGIT, total, config.dim - 2, q, rectified)
-        for sigma in sigmas
+        patch_noise(sigma, LOGIT, total, config.dim - 2, q, rectified) for sigma in sigmas
     )
     counts, (size, replacement) = (config.n_fast, config.n_slow, k), batch
     variance = _features(config, activation, power_sums, k, batch) + batch_variance(

@@ -45,7 +45,7 @@ def _drawn(plan: Plan, case: int, config: DataConfig) -> list[Quantity]:
     g = plan.generator(28, case)
     means, counts, firsts, seconds = [], [], [], []
     # the smaller the data set, the heavier the tails
-    for _ in range(plan.size(84 if config.n_examples == 2 else 28)):
+    for _ in range(plan.size(200 if config.n_examples == 2 else 28)):
         data = sample(config, g, (_CHUNK,), DRAWN)
         grad = gradient(W, data, _LOGIT)
         mean = noise_alignment(grad, W, data)

@@ -33,7 +33,7 @@ from sim.network import gradient, init
 from theory import family as theory
 from theory.amplification import feature_gradient
 from theory.claims import CLAIMS
-from theory.family import Family
+from theory.family import FamilyMember
 from theory.gradient_variance import Filters
 
 _FILTERS, _SIGMA_INIT = 16, 0.5
@@ -56,7 +56,7 @@ def _originals(
     return replace(data, x=x, is_fast=is_fast)
 
 
-def augmented(data: Dataset, member: Family | int, plan: Plan, g: torch.Generator) -> Dataset:
+def augmented(data: Dataset, member: FamilyMember | int, plan: Plan, g: torch.Generator) -> Dataset:
     """data with the member's synthetic examples, or U(k); the control gives them fresh noise."""
     if isinstance(member, int):
         return upsample(data, member)
@@ -84,15 +84,15 @@ def _fast_counts(config: DataConfig, draws: int, random: bool, g: torch.Generato
     return (torch.rand(draws, config.n_examples, generator=g) < config.alpha).sum(1)
 
 
-def as_member(member: Family | int) -> Family:
-    return theory.copies(member) if isinstance(member, int) else member
+def as_member(member: FamilyMember | int) -> FamilyMember:
+    return theory.FamilyMember.copies(member) if isinstance(member, int) else member
 
 
-def name_of(member: Family | int) -> str:
+def name_of(member: FamilyMember | int) -> str:
     return f"U({member})" if isinstance(member, int) else f"k={member.k:g} {shares_of(member)}"
 
 
-def shares_of(member: Family) -> str:
+def shares_of(member: FamilyMember) -> str:
     return f"c={member.fidelity:.2g} tau={member.kept_noise:.2g} a={member.amplitude:g}"
 
 
@@ -100,20 +100,20 @@ def shares_of(member: Family) -> str:
 
 # matched filters, and a feature ratio at which k* is 1.5 / .7^3
 _FEATURES = DataConfig(n_examples=5, dim=30, alpha=0.6, beta_slow=0.7, sigma_noise=0.2)
-_MEMBERS = (Family(3, 0.8, 0.5, 0.9), Family(5, 0.3, 1.0, 1.0), 4)  # 4: U(4)
+_MEMBERS = (FamilyMember(3, 0.8, 0.5, 0.9), FamilyMember(5, 0.3, 1.0, 1.0), 4)  # 4: U(4)
 
 _FEW = DataConfig(n_examples=3, dim=14, alpha=1 / 3, beta_slow=0.7, sigma_noise=0.4)
 _UNEVEN = replace(_FEW, alpha=0.45)
 _ONE_STEP = (
     # world, random counts, member
     (_FEW, False, 3),
-    (_FEW, False, Family(2, 0.7, 0.3, 0.6)),
-    (_FEW, False, Family(6, 0.9, 0.5, 1.0)),
-    (replace(_FEW, n_patches=3), False, Family(4, 0.5, 0.8, 1.2)),
-    (_UNEVEN, True, Family(3, 0.8, 0.6, 1.1)),
-    (replace(_UNEVEN, n_patches=3), True, Family(2, 0.6, 0.4, 0.8)),
+    (_FEW, False, FamilyMember(2, 0.7, 0.3, 0.6)),
+    (_FEW, False, FamilyMember(6, 0.9, 0.5, 1.0)),
+    (replace(_FEW, n_patches=3), False, FamilyMember(4, 0.5, 0.8, 1.2)),
+    (_UNEVEN, True, FamilyMember(3, 0.8, 0.6, 1.1)),
+    (replace(_UNEVEN, n_patches=3), True, FamilyMember(2, 0.6, 0.4, 0.8)),
     # as few dimensions as hold 7 orthogonal patches: the kind of noise counts for 8%
-    (replace(_FEW, dim=9, noise="orthogonal"), False, Family(3, 0.8, 0.6, 1.0)),
+    (replace(_FEW, dim=9, noise="orthogonal"), False, FamilyMember(3, 0.8, 0.6, 1.0)),
 )
 _CHUNK = 2_000  # data sets at a time: what fits into the processor's cache
 
@@ -220,20 +220,20 @@ def _is_orthogonal(config: DataConfig) -> bool:
     return config.noise == "orthogonal"
 
 
-def _size(config: DataConfig, member: Family | int) -> int:
+def _size(config: DataConfig, member: FamilyMember | int) -> int:
     """N' at fixed counts."""
     n_fast = config.n_fast
     k = member if isinstance(member, int) else int(member.k)
     return n_fast + k * (config.n_examples - n_fast)
 
 
-def _predicted(key: str, member: Family | int, **inputs: Any) -> float:
+def _predicted(key: str, member: FamilyMember | int, **inputs: Any) -> float:
     """What `theory predict family` prints of a member."""
     return CLAIMS["family"].predict(**asdict(as_member(member)), **inputs)[key]
 
 
 def _growth(
-    world: DataConfig, member: Family | int, feature: int, random_counts: bool = False
+    world: DataConfig, member: FamilyMember | int, feature: int, random_counts: bool = False
 ) -> float:
     """(F1) at a projection of 1/2."""
     share = theory.feature_shares(world, as_member(member), random_counts)[feature]
@@ -241,7 +241,7 @@ def _growth(
 
 
 def _alignment(
-    world: DataConfig, member: Family | int, w_norm: float, random_counts: bool
+    world: DataConfig, member: FamilyMember | int, w_norm: float, random_counts: bool
 ) -> float:
     """(F3)."""
     kind = random_counts, _is_orthogonal(world)
@@ -261,7 +261,7 @@ class _Batches:
     """A world, a member and how its mini-batches are drawn."""
 
     world: DataConfig
-    member: Family | int
+    member: FamilyMember | int
     batch_size: int
     draws: int
     replacement: bool = False
@@ -281,19 +281,19 @@ class _Batches:
 
 _VARIANCES = (
     # without noise and at fixed counts nothing is left to chance: one draw is exact
-    _Batches(_BARE, Family(3, 0.8, 0.5, 0.9), 2, 1),
-    _Batches(_BARE, Family(2, 0.6, 0.5, 0.9), 3, 1, replacement=True),
+    _Batches(_BARE, FamilyMember(3, 0.8, 0.5, 0.9), 2, 1),
+    _Batches(_BARE, FamilyMember(2, 0.6, 0.5, 0.9), 3, 1, replacement=True),
     # full batches, for which the terms in B − 1 and N' − 1 weigh most
     _Batches(_LOUD, 2, 3, 70_000),
-    _Batches(_LOUD, Family(6, 0.9, 0.7, 1.3), 7, 24_000),
-    _Batches(_LOUD, Family(3, 0.9, 0.6, 0.9), 4, 16_000, replacement=True),
-    _Batches(_THREE, Family(3, 0.7, 0.9, 0.8), 4, 12_000, random_filters=True),
-    _Batches(_MIXED, Family(2, 0.8, 0.7, 1.1), 3, 12_000, random_counts=True),
-    _Batches(_THREE, Family(3, 0.5, 0.8, 0.9), 3, 12_000, True, True, True),
+    _Batches(_LOUD, FamilyMember(6, 0.9, 0.7, 1.3), 7, 24_000),
+    _Batches(_LOUD, FamilyMember(3, 0.9, 0.6, 0.9), 4, 16_000, replacement=True),
+    _Batches(_THREE, FamilyMember(3, 0.7, 0.9, 0.8), 4, 12_000, random_filters=True),
+    _Batches(_MIXED, FamilyMember(2, 0.8, 0.7, 1.1), 3, 12_000, random_counts=True),
+    _Batches(_THREE, FamilyMember(3, 0.5, 0.8, 0.9), 3, 12_000, True, True, True),
     # in as few dimensions as hold the patches: the kind of noise counts for 30%
     _Batches(
         replace(_LOUD, dim=6, noise="orthogonal"),
-        Family(3, 0.9, 0.7, 1.2),
+        FamilyMember(3, 0.9, 0.7, 1.2),
         4,
         84_000,
     ),

@@ -53,7 +53,7 @@ class _Case:
 _CASES = (
     _Case(_NOISY, 0.9, 3, 7, 32_000),
     _Case(_NOISY, 1.0, 3, 5, 18_000, replacement=True),
-    _Case(_CLEAN, 0.5, 2, 3, 80_000, random_filters=True),
+    _Case(_CLEAN, 0.5, 2, 3, 200_000, random_filters=True),
     _Case(_CLEAN, 0.5, 2, 3, 32_000, replacement=True),
     _Case(_THREE_PATCHES, 0.5, 2, 4, 40_000, random_filters=True),
     _Case(_TINY, 0.4, 2, 3, 44_000),

@@ -38,27 +38,30 @@ from sim.optim import step
 from sim.train import prepare
 from theory import family as theory
 from theory.claims import CLAIMS
-from theory.family import Family
+from theory.family import FamilyMember
 
 # --- Equations (F7) to (F9): feature or noise first ----------------------------------------------
 
 _RACE = DataConfig(n_examples=4, dim=90, alpha=0.5, beta_slow=0.8, noise="orthogonal")
-_TURNING = (Family(5, 0.9, 0.6, 1.0), Family(5, 0.8, 0.6, 1.3))  # filters turn, and speed up
+_TURNING = (
+    FamilyMember(5, 0.9, 0.6, 1.0),
+    FamilyMember(5, 0.8, 0.6, 1.3),
+)  # filters turn, and speed up
 _GROWTHS = (
     *_TURNING,
-    Family(3, 0.8, 0.4, 1.3),
-    Family(4, 1.0, 0.9, 0.7),
-    Family(2, 0.7, 0.5, 1.2),
-    Family(6, 0.9, 0.0, 1.0),
+    FamilyMember(3, 0.8, 0.4, 1.3),
+    FamilyMember(4, 1.0, 0.9, 0.7),
+    FamilyMember(2, 0.7, 0.5, 1.2),
+    FamilyMember(6, 0.9, 0.0, 1.0),
     4,
 )
 _LEAST = (
     # (33), member (its k is not used)
-    (0.95, Family(1, 0.5, 0.0, 1.0)),
-    (1.05, Family(1, 0.5, 0.0, 1.0)),
-    (1.7, Family(1, 0.7, 0.3, 1.0)),
-    (1.6, Family(1, 0.9, 0.6, 1.0)),
-    (1.4, Family(1, 0.8, 0.4, 1.2)),
+    (0.95, FamilyMember(1, 0.5, 0.0, 1.0)),
+    (1.05, FamilyMember(1, 0.5, 0.0, 1.0)),
+    (1.7, FamilyMember(1, 0.7, 0.3, 1.0)),
+    (1.6, FamilyMember(1, 0.9, 0.6, 1.0)),
+    (1.4, FamilyMember(1, 0.8, 0.4, 1.2)),
 )
 _START, _TARGET, _RATE = 0.05, 4.0, 0.2
 
@@ -106,7 +109,7 @@ def _growth_rates(plan: Plan) -> list[Quantity]:
                             relation,
                         )
                     )
-    bare = Family(1, 0.9, 0.5, 1.3)
+    bare = FamilyMember(1, 0.9, 0.5, 1.3)
     data = _race_data(world, bare, plan, plan.generator(66))
     rate = _growth(data, _along_original(data)) / _growth(data, _fastest(data))
     out.append(
@@ -115,17 +118,17 @@ def _growth_rates(plan: Plan) -> list[Quantity]:
     return out
 
 
-def _printed(world: DataConfig, member: Family | int, key: str) -> float:
+def _printed(world: DataConfig, member: FamilyMember | int, key: str) -> float:
     """What `theory predict family-memorisation` prints."""
     inputs = _world_inputs(world) | asdict(as_member(member))
     return CLAIMS["family-memorisation"].predict(**inputs)[key]
 
 
-def _fastest_growth(member: Family | int) -> float:
+def _fastest_growth(member: FamilyMember | int) -> float:
     return theory.fastest_growth(as_member(member))
 
 
-def _first_memorisation(world: DataConfig, member: Family, direction: int) -> float:
+def _first_memorisation(world: DataConfig, member: FamilyMember, direction: int) -> float:
     """(33) with (F7) along an original's noise (0) or a synthetic one's (1)."""
     return memorisation(world) * theory.noise_growth(member)[direction] / theory.effective_k(member)
 
@@ -142,7 +145,9 @@ def _balanced(ratio: float, config: DataConfig = _RACE) -> DataConfig:
     return replace(config, sigma_noise=length / config.dim**0.5)
 
 
-def _race_data(config: DataConfig, member: Family | int, plan: Plan, g: torch.Generator) -> Dataset:
+def _race_data(
+    config: DataConfig, member: FamilyMember | int, plan: Plan, g: torch.Generator
+) -> Dataset:
     """Orthogonal noise of its typical length sigma_noise √d, the synthetic's fresh part too."""
     data = sample(config, g)
     length = config.sigma_noise * config.dim**0.5
@@ -220,18 +225,18 @@ def _least_ks(plan: Plan) -> list[Quantity]:
         label = f"least k at which the feature is first, (33)={balance:g} {shares_of(member)}"
         out.append(exact(label, k, partial(_printed, world, member, "least_k")))
     world = _balanced(1.0)
-    for member in (Family(20, 0.9, 0.7, 1.1), Family(20, 0.6, 0.7, 1.0)):
+    for member in (FamilyMember(20, 0.9, 0.7, 1.1), FamilyMember(20, 0.6, 0.7, 1.0)):
         few, many = (_memorised(world, member, k, plan) for k in (1, 20))
         label = f"whether k=20 helps (1) or not (-1), {shares_of(member)}"
         out.append(exact(label, math.copysign(1, few - many), partial(_helps, member)))
     return out
 
 
-def _helps(member: Family) -> float:
+def _helps(member: FamilyMember) -> float:
     return 1.0 if theory.amplification_helps(member) else -1.0
 
 
-def _memorised(world: DataConfig, member: Family, k: int, plan: Plan) -> float:
+def _memorised(world: DataConfig, member: FamilyMember, k: int, plan: Plan) -> float:
     """Growth of the fastest filter on noise over that of the slow feature's, equally long."""
     data = _race_data(world, replace(member, k=k), plan, plan.generator(67, k))
     return _growth(data, _fastest(data)) / _growth(data, _along_feature(data))
@@ -250,9 +255,10 @@ _PAYS = (
 _MOST = 10
 
 _STRENGTH = replace(_RACE, n_examples=5, dim=30, alpha=0.6, beta_slow=0.5 ** (1 / 3))  # k* = 3
-_CURVE = [Family(3, math.sqrt(1 - t * t), 1 - t, 1.0) for t in (i / 40 for i in range(41))]
+_CURVE = [FamilyMember(3, math.sqrt(1 - t * t), 1 - t, 1.0) for t in (i / 40 for i in range(41))]
 _WHOLE = [  # their own best k are 3, 4, 5 and 1
-    Family(1, (2 / m) ** (1 / 3), tau, 1.0) for m, tau in ((2, 0.9), (3, 0.7), (4, 0.4), (7, 0.1))
+    FamilyMember(1, (2 / m) ** (1 / 3), tau, 1.0)
+    for m, tau in ((2, 0.9), (3, 0.7), (4, 0.4), (7, 0.1))
 ]
 _CHOICES = (
     # (33), curve, k (None: each point's own best)
@@ -321,7 +327,7 @@ def _best_strengths(plan: Plan) -> list[Quantity]:
     return out
 
 
-def _choice(what: str, world: DataConfig, curve: list[Family], k: int | None) -> Predict:
+def _choice(what: str, world: DataConfig, curve: list[FamilyMember], k: int | None) -> Predict:
     """(F12): what is printed of the best point, where it is."""
     if k is None and what != "time":
         key = "best_point" if what == "index" else f"best_point_{what}"
@@ -335,7 +341,7 @@ def _choice(what: str, world: DataConfig, curve: list[Family], k: int | None) ->
     return lambda: getattr(theory.best_strength(world, curve, k), what)
 
 
-def _flow_time(world: DataConfig, member: Family, k: int, plan: Plan) -> float:
+def _flow_time(world: DataConfig, member: FamilyMember, k: int, plan: Plan) -> float:
     """The same by growth rates, to the digits that a tie of two strengths needs."""
     g = plan.generator(69)
     data = sample(world, g)

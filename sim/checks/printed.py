@@ -39,7 +39,7 @@ from sim.measure import noise_alignment, noise_projections
 from sim.network import Activation, gradient, init, logit_term, norm, output
 from sim.optim import sam_gradient
 from theory import moments as theory
-from theory.family import Family, family_alignment
+from theory.family import FamilyMember, family_alignment
 
 _LOGIT = 0.35
 _STEP = 1e-6
@@ -67,7 +67,7 @@ def as_printed(
 _Noisy = tuple[Dataset, Tensor]
 
 
-def _noisy(data: Dataset, member: Family, *rules: Rule) -> _Noisy:
+def _noisy(data: Dataset, member: FamilyMember, *rules: Rule) -> _Noisy:
     """A data set with all nodes as its noise, the synthetic one that of `member`; their weights."""
     found, weight = planted(data, *rules)
     n = data.n_original
@@ -278,7 +278,7 @@ def _on_a_line(plan: Plan, k: int, factor: float) -> tuple[float, float]:
     W = torch.tensor([[0.3, 0.2, 0.7]], dtype=torch.float64)
     g = plan.generator("line")
     one = sample(_LINE, g)
-    made, weight = _noisy(generate(one, k, g), Family(k, amplitude=factor), normal(4))
+    made, weight = _noisy(generate(one, k, g), FamilyMember(k, amplitude=factor), normal(4))
     up = upsample(made.take(torch.arange(one.n)), k)
     return _pooled(W, up, weight), _pooled(W, made, weight)
 
@@ -330,7 +330,7 @@ def family(plan: Plan) -> list[Quantity]:
     out = []
     for k, c, tau, amplitude in ((2, 0.8, 0.6, 1.2), (3, 0.6, 0.7, 0.8)):
         g = plan.generator("line")
-        one, member = sample(_LINE, g), Family(k, c, tau, amplitude)
+        one, member = sample(_LINE, g), FamilyMember(k, c, tau, amplitude)
         # an even number of nodes: none has ⟨w,ξ⟩ = 0, and each has its opposite
         made, weight = _noisy(generate(one, k, g, fidelity=c), member, normal(4))
         alone = made.take(torch.arange(one.n))
@@ -370,7 +370,7 @@ def _frames() -> tuple[Tensor, Tensor]:
     return torch.cat([turned, -turned]), weight.repeat(2) / 2
 
 
-def _orthogonal_group(config: DataConfig, member: Family) -> tuple[Tensor, Tensor]:
+def _orthogonal_group(config: DataConfig, member: FamilyMember) -> tuple[Tensor, Tensor]:
     """Noise of a slow example and its synthetic ones, (Q, k, 3), with fresh parts orthogonal."""
     frames, weight = _frames()
     k = int(member.k)
@@ -392,7 +392,7 @@ def orthogonal_family(plan: Plan) -> list[Quantity]:
     out = []
     for k, tau, amplitude in ((2, 0.6, 1.2), (3, 0.7, 0.8)):
         sums = []
-        for member in (Family(k, 1.0, tau, amplitude), Family(1)):
+        for member in (FamilyMember(k, 1.0, tau, amplitude), FamilyMember(1)):
             patches, weight = _orthogonal_group(config, member)
             n = patches.shape[1]
             one = sample(config, plan.generator("slow")).take(torch.full((n,), 2))
@@ -411,7 +411,7 @@ def orthogonal_family(plan: Plan) -> list[Quantity]:
         # (F3) whole, from what one patch alone aligns
         counted = config.n_fast + config.n_slow * own
         mean = sums[1] * counted / (config.n_fast + k * config.n_slow) ** 2
-        at = config, Family(k, 1.0, tau, amplitude), float(W[:, 2:].norm()), LOGIT
+        at = config, FamilyMember(k, 1.0, tau, amplitude), float(W[:, 2:].norm()), LOGIT
         label = f"NoiseAlign, k={k}, orthogonal noise, integrated"
         out.append(
             exact(label, mean / _LOGIT * LOGIT, partial(family_alignment, *at, orthogonal=True))
@@ -466,7 +466,9 @@ def _variance(
     return float(square - centre.square().sum())
 
 
-def _arms(plan: Plan, config: DataConfig, member: Family) -> dict[str, tuple[Dataset, Tensor]]:
+def _arms(
+    plan: Plan, config: DataConfig, member: FamilyMember
+) -> dict[str, tuple[Dataset, Tensor]]:
     """The original data, U(k) and the member's, with all their noise."""
     g, k = plan.generator("arms"), int(member.k)
     one = sample(config, g)
@@ -495,7 +497,7 @@ def gradient_variances(plan: Plan) -> list[Quantity]:
     out = []
     for config, k, batch_size, replacement in _BATCHES:
         W = _typical_filters(config, _SIGMA_INIT)
-        member = Family(k, amplitude=1.15)
+        member = FamilyMember(k, amplitude=1.15)
         measured = {
             arm: _variance(W, [(1.0, *data)], batch_size, replacement)
             for arm, data in _arms(plan, config, member).items()
@@ -517,7 +519,7 @@ def family_variances(plan: Plan) -> list[Quantity]:
     out = []
     for config, k, batch_size, replacement in _BATCHES:
         W = _typical_filters(config, _SIGMA_INIT)
-        member = Family(k, 0.8, 0.6, 1.2)
+        member = FamilyMember(k, 0.8, 0.6, 1.2)
         for random in (False, True) if config.n_examples == 2 else (False,):
             config = replace(config, alpha=0.4 if random else config.alpha)
             parts = [(1.0, _arms(plan, config, member))]
@@ -546,9 +548,9 @@ def orthogonal_variances(plan: Plan) -> list[Quantity]:
     config = replace(_PAIR, dim=5)
     W = _typical_filters(config, _SIGMA_INIT)
     for k, batch_size, replacement in ((2, 2, True), (3, 3, False)):
-        member = Family(k, 0.8, 0.6, 1.2)
+        member = FamilyMember(k, 0.8, 0.6, 1.2)
         variances = []
-        for one_kind in (member, Family(k, kept_noise=1.0)):
+        for one_kind in (member, FamilyMember(k, kept_noise=1.0)):
             patches, weight = _orthogonal_group(config, one_kind)
             g = plan.generator("pair")
             bare = generate(sample(config, g), k, g, fidelity=one_kind.fidelity)
@@ -667,7 +669,7 @@ def isotropic(plan: Plan) -> list[Quantity]:
         measured = {}
         for arm in arms:
             bare = one if arm == "upsampled" else generate(one, k, g)
-            data, weight = _noisy(bare, Family(k, amplitude=1.2), *rules)
+            data, weight = _noisy(bare, FamilyMember(k, amplitude=1.2), *rules)
             data = upsample(data, k) if arm == "upsampled" else data
             growth = gradient(W, data, _LOGIT)[:, 0, SLOW]
             measured[arm] = (growth.square() @ weight - (growth @ weight) ** 2).sqrt()
@@ -730,7 +732,7 @@ def reused(plan: Plan) -> list[Quantity]:
         W = _typical_filters(config, _SIGMA_INIT)
         W[:, :2] = 0.0
         parts: dict[str, tuple[float, float]] = {}
-        arms = _arms(plan, config, Family(k))
+        arms = _arms(plan, config, FamilyMember(k))
         for arm, (data, weight) in arms.items():
             full = float(gradient(W, data, _LOGIT).square().sum((-1, -2)) @ weight)
             parts[arm] = full, _variance(W, [(1.0, data, weight)], batch_size, False) - full

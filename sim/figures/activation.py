@@ -15,7 +15,7 @@ from sim.data import SLOW, DataConfig
 from sim.figures.base import FILTERS, WORLD, Figure, Json, K, Part, band, draw, numbers, together
 from sim.network import CUBE, Activation
 from sim.train import Point, train
-from theory.extensions import power_memorisation
+from theory.amplification import memorisation_ratio
 
 _SEEDS, _PAIRS, _ARMS = 10, 1000, ("upsample", "tada")
 _RATIOS = [0.5, 1.0, 1.7, 2.5, 3.5, 5.0, 7.0, 12.0]
@@ -60,7 +60,7 @@ def _run(seed: int, arm: str, group: str, index: int) -> Json:
     case = (_POWERS if group == "powers" else _DATA)[index]
     config, activation = case.config, case.activation
     start = draw(seed, config, FILTERS, case.sigma_init, _SEEDS)
-    reference = power_memorisation(
+    reference = memorisation_ratio(
         config.sigma_noise,
         config.dim,
         config.alpha,

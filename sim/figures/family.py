@@ -20,7 +20,7 @@ from sim.figures.base import LR, Draw, Figure, Json, K, Part, band, draw, number
 from sim.figures.training import learning_times
 from sim.measure import fresh_errors
 from sim.train import train
-from theory.family import Family, best_k, best_strength, family_memorisation
+from theory.family import FamilyMember, best_k, best_strength, family_memorisation
 
 # --- whole runs over fidelity and kept noise, and along a curve of strengths ---------------------
 
@@ -137,7 +137,7 @@ def _draw_map(ax: Axes, data: Json) -> Any:
     undecided = np.where(np.abs(mean - 0.25) < 3 * error, 1.0, np.nan)
     ax.contourf(x, y, undecided, levels=[0.5, 1.5], colors="none", hatches=["...."])
     fine = np.linspace(0, 1, 81)
-    ratio = [[family_memorisation(_WORLD, Family(K, c, tau)) for tau in fine] for c in fine]
+    ratio = [[family_memorisation(_WORLD, FamilyMember(K, c, tau)) for tau in fine] for c in fine]
     ax.contour(fine, fine, ratio, levels=[1.0], colors="black", linewidths=1.6)
     ax.plot([], [], color="black", lw=1.6, label="(F8) = 1")
     ax.plot(1 - fine, [_fidelity(t) for t in fine], color="black", lw=0.9, ls=":", label="curve")
@@ -153,7 +153,7 @@ def _draw_curve(ax: Axes, data: Json) -> None:
     for row, (k, color) in enumerate(zip(_KS, (ORANGE, BLUE, RED), strict=True)):
         found = data["slow test error along the curve"][str(k)]
         line(ax, data["strength"], found, color, f"k = {k}")
-        curve = [Family(k, _fidelity(t), 1 - t) for t in fine]
+        curve = [FamilyMember(k, _fidelity(t), 1 - t) for t in fine]
         ratio = [family_memorisation(_WORLD, m) for m in curve]
         height = 0.58 - 0.03 * row
         first = [t for t, r in zip(fine, ratio, strict=True) if r < 1]

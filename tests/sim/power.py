@@ -23,8 +23,7 @@ from common.files import write_json
 from common.parallel import pool
 from common.progress import progress
 from common.provenance import versions
-from tests.sim.mutants import mutants
-from tests.sim.test_mutations import EQUIVALENT, GROUPS, SEARCHES, by_code, caught, judged
+from tests.sim.test_mutations import EQUIVALENT, GROUPS, SEARCHES, by_code, caught, judged, of_group
 
 _NUMBER = re.compile(r": `[\d.e+-]+` -> `[\d.e+-]+`")
 
@@ -35,13 +34,12 @@ def at_seed(group: str, seed: int) -> dict[str, bool]:
     warnings.simplefilter("ignore", RuntimeWarning)  # of mutants: numbers out of all bounds
     through = by_code(judged(group, seed))
     found = {}
-    for module, functions in GROUPS[group][1].items():
-        for mutant in mutants(module, functions):
-            constant = _NUMBER.search(mutant.text) and "-> `1`" not in mutant.text
-            left_out = mutant.text.split(":")[0] in SEARCHES
-            if constant and not left_out and mutant.text not in EQUIVALENT.get(group, ()):
-                tests = through.get(mutant.function.__code__, [])
-                found[mutant.text] = caught(mutant, tests) is not None
+    for mutant in of_group(group):
+        constant = _NUMBER.search(mutant.text) and "-> `1`" not in mutant.text
+        left_out = mutant.text.split(":")[0] in SEARCHES
+        if constant and not left_out and mutant.text not in EQUIVALENT.get(group, ()):
+            tests = through.get(mutant.function.__code__, [])
+            found[mutant.text] = caught(mutant, tests) is not None
     return found
 
 

@@ -15,18 +15,17 @@ COUNTS = (3, 2)  # fast and slow examples
 
 
 def test_the_cube_is_the_paper() -> None:
-    assert extensions.power_kappa(0.1, 0.7, 0.2, 1.3, 3) == pytest.approx(
-        sam.feature_kappa(0.1, 0.7, 0.2, 1.3)
-    )
+    assert sam.feature_kappa(0.1, 0.7, 0.2, 1.3) == pytest.approx(3 * 0.1 * 0.7**3 * 0.2 / 1.3)
     u = np.array([-0.4, 0.0, 0.3])
-    assert extensions.power_factor(0.5, u, 3) == pytest.approx(sam.feature_factor(0.5, u))
-    at = (0.8, 1.2, 0.5)
-    assert extensions.power_k_star(*at, 3) == pytest.approx(amplification.k_star(*at))
-    assert extensions.power_sigma_tolerance(4, 3) == pytest.approx(amplification.sigma_tolerance(4))
+    assert sam.feature_factor(0.5, u) == pytest.approx((1 - 0.5 * u) ** 2)
+    assert amplification.k_star(0.8, 1.2, 0.5) == pytest.approx(4 * 2.4**3)
+    assert amplification.sigma_tolerance(4) == pytest.approx(5**0.25)
     filters = gradient_variance.Filters(1.7, 0.0, 0.0)
-    assert extensions.power_noise(0.3, 0.4, 1.7, 8, 3, False) == pytest.approx(
-        gradient_variance.single_sample_noise(0.3, 0.4, filters, 10)
+    assert gradient_variance.single_sample_noise(0.3, 0.4, filters, 10) == pytest.approx(
+        27 * 0.4**2 * 0.3**6 * 12 * 1.7
     )
+    memorisation = 0.1**3 * 315**1.5 / (20 * 0.45**3)
+    assert amplification.memorisation_ratio(0.1, 315, 0.8, 100, 0.45) == pytest.approx(memorisation)
     assert extensions.power_noise_mean(0.3, 0.4, 1.7, 3, False) == 0
 
 
@@ -46,39 +45,42 @@ def test_labels_that_do_not_matter_leave_equation_22(k: int, replacement: bool) 
 
 
 def test_factors_by_hand() -> None:
-    assert float(extensions.power_factor(0.1, 2.0, 5)) == pytest.approx(0.2**4)
+    assert float(sam.feature_factor(0.1, 2.0, 5)) == pytest.approx(0.2**4)
     # ReLU²: the perturbation is proportional to the projection, outwards where it is negative
-    assert float(extensions.power_factor(0.1, 3.0, 2)) == pytest.approx(0.9)
-    assert float(extensions.power_factor(0.1, -3.0, 2)) == pytest.approx(1.1)
-    assert float(extensions.power_factor(0.1, -2.0, 4)) == pytest.approx(1.4**3)
-    assert extensions.power_factor(0.1, [1.0, -1.0], 5) == pytest.approx([0.9**4, 1.1**4])
+    assert float(sam.feature_factor(0.1, 3.0, 2)) == pytest.approx(0.9)
+    assert float(sam.feature_factor(0.1, -3.0, 2)) == pytest.approx(1.1)
+    assert float(sam.feature_factor(0.1, -2.0, 4)) == pytest.approx(1.4**3)
+    assert sam.feature_factor(0.1, [1.0, -1.0], 5) == pytest.approx([0.9**4, 1.1**4])
 
 
 def test_k_star_grows_with_the_power_and_the_tolerance_falls() -> None:
-    assert extensions.power_k_star(0.8, 1.0, 0.5, 2) == pytest.approx(16)
-    assert extensions.power_k_star(0.8, 1.0, 0.5, 5) == pytest.approx(128)
-    assert extensions.power_sigma_tolerance(7, 2) == pytest.approx(2)
-    tolerances = [extensions.power_sigma_tolerance(5, q) for q in range(2, 7)]
+    assert amplification.k_star(0.8, 1.0, 0.5, 2) == pytest.approx(16)
+    assert amplification.k_star(0.8, 1.0, 0.5, 5) == pytest.approx(128)
+    assert amplification.sigma_tolerance(7, 2) == pytest.approx(2)
+    tolerances = [amplification.sigma_tolerance(5, q) for q in range(2, 7)]
     assert tolerances == sorted(tolerances, reverse=True)
     assert tolerances[-1] > 1
 
 
 def test_memorisation_of_powers() -> None:
     cube = amplification.memorisation_ratio(0.1, 315, 0.8, 100, 0.45)
-    assert extensions.power_memorisation(0.1, 315, 0.8, 100, 0.45, 3, False) == pytest.approx(cube)
-    relu = extensions.power_memorisation(0.1, 315, 0.8, 100, 0.45, 3, True)
+    relu = amplification.memorisation_ratio(0.1, 315, 0.8, 100, 0.45, 3, True)
     assert relu == pytest.approx(2 * cube)
-    wrong = extensions.power_memorisation(0.1, 315, 0.8, 100, 0.45, 3, False, 0.25)
+    wrong = amplification.memorisation_ratio(0.1, 315, 0.8, 100, 0.45, 3, False, 0.25)
     assert wrong == pytest.approx(2 * cube)
     # σ√d = 2, β = 1, ten slow examples: 2^q/10, and noise longer than β favours large powers
-    by_power = [extensions.power_memorisation(0.2, 100, 0.5, 20, 1.0, q, False) for q in (3, 5)]
+    by_power = [amplification.memorisation_ratio(0.2, 100, 0.5, 20, 1.0, q, False) for q in (3, 5)]
     assert by_power == pytest.approx([0.8, 3.2])
 
 
 def test_noise_moments_by_hand() -> None:
     # d' = 1, q = 2: E[(2 l w ξ²)²] = 4 l² w² 3 σ⁴, and the mean 2 l w σ²
-    assert extensions.power_noise(0.5, 0.4, 1.0, 1, 2, False) == pytest.approx(4 * 0.16 * 3 / 16)
-    assert extensions.power_noise(0.5, 0.4, 1.0, 1, 2, True) == pytest.approx(2 * 0.16 * 3 / 16)
+    assert gradient_variance.patch_noise(0.5, 0.4, 1.0, 1, 2, False) == pytest.approx(
+        4 * 0.16 * 3 / 16
+    )
+    assert gradient_variance.patch_noise(0.5, 0.4, 1.0, 1, 2, True) == pytest.approx(
+        2 * 0.16 * 3 / 16
+    )
     assert extensions.power_noise_mean(0.5, 0.4, 1.0, 2, False) == pytest.approx(4 * 0.16 / 16)
     assert extensions.power_noise_mean(0.5, 0.4, 1.0, 2, True) == pytest.approx(0.16 / 16)
     # ReLU³: the mean is 3 l w² σ³ E[z³; z > 0], and E|z|³ = 2 √(2/π)
@@ -88,7 +90,7 @@ def test_noise_moments_by_hand() -> None:
 @pytest.mark.parametrize(("power", "rectified"), [(2, False), (4, False), (3, True), (2, True)])
 def test_a_mean_is_smaller_than_what_it_is_the_mean_of(power: int, rectified: bool) -> None:
     for dim in (1, 3, 30):
-        noise = extensions.power_noise(0.7, 0.5, 2.0, dim, power, rectified)
+        noise = gradient_variance.patch_noise(0.7, 0.5, 2.0, dim, power, rectified)
         assert extensions.power_noise_mean(0.7, 0.5, 2.0, power, rectified) < noise
 
 
@@ -196,7 +198,7 @@ def test_what_even_powers_do_not_have_is_not_printed(power: int) -> None:
     assert set(predict(power=power, rectified=True)) == everything
     assert set(predict(power=power + 1)) == everything
     with pytest.raises(ParameterError, match=rf"^power = {power}: must be odd, unless rectified"):
-        extensions.power_memorisation(0.1, 100, 0.8, 20, 0.5, power, False)
+        amplification.memorisation_ratio(0.1, 100, 0.8, 20, 0.5, power, False)
 
 
 def test_growth_at_an_orthogonal_filter_is_refused() -> None:

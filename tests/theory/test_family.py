@@ -13,7 +13,7 @@ from scipy.special import roots_genlaguerre
 
 from common.errors import ParameterError
 from theory import amplification, family, gradient_variance
-from theory.family import Family, copies
+from theory.family import FamilyMember
 from theory.gradient_variance import Filters
 from theory.moments import shared_noise_covariance
 from theory.world import World
@@ -41,21 +41,21 @@ def _noisy(ratio: float) -> World:
 
 @pytest.mark.parametrize("k", [1, 2, 5])
 def test_copies_and_fresh_noise_are_upsampling_and_generation(k: int) -> None:
-    fresh = Family(k, 1.0, 0.0, 1.3)
-    assert family.effective_k(copies(k)) == family.effective_k(fresh) == k
+    fresh = FamilyMember(k, 1.0, 0.0, 1.3)
+    assert family.effective_k(FamilyMember.copies(k)) == family.effective_k(fresh) == k
     upsampled = amplification.upsampled_weight(0.6, k)
-    assert family.noise_weight(0.6, copies(k)) == pytest.approx(upsampled)
+    assert family.noise_weight(0.6, FamilyMember.copies(k)) == pytest.approx(upsampled)
     generated = amplification.generated_weight(0.6, k, 1.3**4)
     assert family.noise_weight(0.6, fresh) == pytest.approx(generated)
-    for member, arm in ((copies(k), "upsampled"), (fresh, "generated")):
+    for member, arm in ((FamilyMember.copies(k), "upsampled"), (fresh, "generated")):
         w = WORLD
         expected = amplification.noise_alignment(
             arm, w.alpha, k, w.n_examples, 0.4, w.sigma_noise, 0.52, 1.7, w.dim_noise
         )
         assert family.family_alignment(w, member, 1.7, 0.4) == pytest.approx(expected)
     base = _memorisation(WORLD)
-    assert family.family_memorisation(WORLD, copies(k)) == pytest.approx(base)
-    assert family.family_memorisation(WORLD, Family(k)) == pytest.approx(base / k)
+    assert family.family_memorisation(WORLD, FamilyMember.copies(k)) == pytest.approx(base)
+    assert family.family_memorisation(WORLD, FamilyMember(k)) == pytest.approx(base / k)
 
 
 @pytest.mark.parametrize("replacement", [False, True])
@@ -68,9 +68,9 @@ def test_variance_at_the_end_points(replacement: bool, n_patches: int, batch_siz
         1.3 * w.sigma_noise, k, batch_size, 0.4, n_patches, replacement,
     )  # fmt: skip
     for member, arm in (
-        (copies(k), "upsampled"),
-        (Family(k, 1.0, 0.0, 1.3), "generated"),
-        (Family(1, 0.3, 0.7, 1.3), "original"),
+        (FamilyMember.copies(k), "upsampled"),
+        (FamilyMember(k, 1.0, 0.0, 1.3), "generated"),
+        (FamilyMember(1, 0.3, 0.7, 1.3), "original"),
     ):
         found = family.family_variance(w, FILTERS, member, batch_size, 0.4, replacement)
         assert found == pytest.approx(expected[arm]), arm
@@ -125,7 +125,7 @@ def test_orthogonal_noise_by_quadrature(tau: float, a: float) -> None:
     sigma, k = ORTHOGONAL.sigma_noise, 3
     group = chance @ np.einsum("ci,cij->c", head**2, product) * sigma**4  # Σ_ij ⟨w,x_i⟩²⟨x_i,x_j⟩
     fast = chance @ (head[:, 0] ** 2 * product[:, 0, 0]) * sigma**4
-    member = Family(k, 0.9, tau, a)
+    member = FamilyMember(k, 0.9, tau, a)
     found = family.family_alignment(ORTHOGONAL, member, 1.7, 0.4, orthogonal=True)
     assert found == pytest.approx(3 * 0.4 * 1.7**2 / 4 * (fast + group) / 4)
     weight = family.noise_weight(0.5, member, orthogonal=True, dim_noise=3)
@@ -151,7 +151,7 @@ def test_the_kind_of_noise_counts_only_where_a_part_is_kept(
     """(F3), (F5), (F6): alike for copies and fresh noise, and in many dimensions; (F4): always."""
     bare = replace(WORLD, sigma_noise=0.0)
     for t, world in ((0.0, WORLD), (1.0, WORLD), (tau, replace(WORLD, dim=10**7)), (tau, bare)):
-        member = Family(k, 0.7, t, a)
+        member = FamilyMember(k, 0.7, t, a)
         given = world, FILTERS, member, 4, 0.5, replacement, random_counts
         both = [family.family_variance(*given, orthogonal) for orthogonal in (False, True)]
         assert both[0] == pytest.approx(both[1], rel=1e-5)
@@ -162,14 +162,14 @@ def test_the_kind_of_noise_counts_only_where_a_part_is_kept(
 
 def test_orthogonal_noise_needs_room() -> None:
     with pytest.raises(ParameterError, match=r"^dim_noise = 2: must be at least k = 3"):
-        family.noise_weight(0.5, Family(3), orthogonal=True, dim_noise=2)
+        family.noise_weight(0.5, FamilyMember(3), orthogonal=True, dim_noise=2)
     with pytest.raises(ParameterError, match=r"^dim_noise = None: must be"):
-        family.noise_weight(0.5, Family(3), orthogonal=True)
+        family.noise_weight(0.5, FamilyMember(3), orthogonal=True)
 
 
 def test_hand_worked_shares_and_weight() -> None:
     # N = 2, k = 3, c = 1/2: both counts of fast examples 0, 1, 2 have probabilities 1/4, 1/2, 1/4
-    world, member = World(2, 5, alpha=0.5), Family(3, 0.5, 0.5, 2.0)
+    world, member = World(2, 5, alpha=0.5), FamilyMember(3, 0.5, 0.5, 2.0)
     assert family.feature_shares(world, member) == pytest.approx((1 / 4, 1.25 / 4))
     at_random = (1 / 2 * 1 / 4 + 1 / 4, 1 / 4 * 2.5 / 6 + 1 / 2 * 1.25 / 4)
     assert family.feature_shares(world, member, random_counts=True) == pytest.approx(at_random)
@@ -185,7 +185,7 @@ def test_hand_worked_shares_and_weight() -> None:
 
 @pytest.mark.parametrize("replacement", [False, True])
 def test_variance_without_noise_by_enumeration(replacement: bool) -> None:
-    world, member, size = World(3, 5, alpha=0.3, sigma_noise=0.0), Family(2, 0.8), 2
+    world, member, size = World(3, 5, alpha=0.3, sigma_noise=0.0), FamilyMember(2, 0.8), 2
     squares = {"fast": 9 * 0.25 * 2.0, "slow": 9 * 0.25 * 0.3**6 * 3.0}
     mean, square = {"fast": 0.0, "slow": 0.0}, {"fast": 0.0, "slow": 0.0}
     for n_fast in range(4):
@@ -217,7 +217,9 @@ def test_noise_alignment_rises_with_kept_noise_and_fidelity_does_not_count(
     tau: float, more: float, a: float, k: int
 ) -> None:
     low, high = sorted((tau, more))
-    weights = [family.noise_weight(0.7, Family(k, c, t, a)) for c, t in ((0.3, low), (1, high))]
+    weights = [
+        family.noise_weight(0.7, FamilyMember(k, c, t, a)) for c, t in ((0.3, low), (1, high))
+    ]
     assert weights[0] <= weights[1] * (1 + 1e-12)
 
 
@@ -227,7 +229,7 @@ def test_variance_rises_with_kept_noise(
 ) -> None:
     low, high = (
         family.family_variance(
-            WORLD, FILTERS, Family(k, 0.7, t, a), 4, 0.5, replacement, random_counts
+            WORLD, FILTERS, FamilyMember(k, 0.7, t, a), 4, 0.5, replacement, random_counts
         )
         for t in sorted((tau, more))
     )
@@ -288,21 +290,21 @@ def test_two_synthetics_of_one_source_have_correlation_tau_squared() -> None:
 
 
 def test_hand_worked_growth() -> None:
-    assert family.noise_growth(Family(3, 1.0, 0.5, 2.0)) == pytest.approx((3, 8.25))
-    assert family.noise_growth(Family(1, 1.0, 0.5, 2.0)) == (1.0, 0.0)
+    assert family.noise_growth(FamilyMember(3, 1.0, 0.5, 2.0)) == pytest.approx((3, 8.25))
+    assert family.noise_growth(FamilyMember(1, 1.0, 0.5, 2.0)) == (1.0, 0.0)
     # k = 2: ξ and γ of equal length; between them, each has the cosine √((1 + τ)/2)
-    assert family.fastest_growth(Family(2, 1.0, 0.6)) == pytest.approx(2 * 0.8**1.5)
-    assert family.fastest_growth(Family(1, 1.0, 0.6, 2.0)) == 1
-    assert family.fastest_growth(Family(7, 1.0, 0.0, 0.5)) == 1
-    assert family.fastest_growth(Family(7, 1.0, 0.0, 1.5)) == pytest.approx(1.5**3)
-    assert family.fastest_growth(Family(7, 1.0, 1.0, 1.5)) == pytest.approx(1 + 6 * 1.5**3)
-    assert family.fastest_growth(Family(7, 1.0, 0.5, 0.0)) == 1
+    assert family.fastest_growth(FamilyMember(2, 1.0, 0.6)) == pytest.approx(2 * 0.8**1.5)
+    assert family.fastest_growth(FamilyMember(1, 1.0, 0.6, 2.0)) == 1
+    assert family.fastest_growth(FamilyMember(7, 1.0, 0.0, 0.5)) == 1
+    assert family.fastest_growth(FamilyMember(7, 1.0, 0.0, 1.5)) == pytest.approx(1.5**3)
+    assert family.fastest_growth(FamilyMember(7, 1.0, 1.0, 1.5)) == pytest.approx(1 + 6 * 1.5**3)
+    assert family.fastest_growth(FamilyMember(7, 1.0, 0.5, 0.0)) == 1
 
 
 @settings(deadline=None)
 @given(WHOLE, SHARES, AMPLITUDES, st.lists(st.floats(0, 1), min_size=12, max_size=12))
 def test_no_direction_grows_faster(k: int, tau: float, a: float, weights: list[float]) -> None:
-    member = Family(k, 1.0, tau, a)
+    member = FamilyMember(k, 1.0, tau, a)
     fastest = family.fastest_growth(member)
     assert fastest >= max(family.noise_growth(member)) * (1 - 1e-12)
     # the group's noise in an orthonormal basis: the source, and each synthetic's fresh part
@@ -317,8 +319,8 @@ def test_no_direction_grows_faster(k: int, tau: float, a: float, weights: list[f
 @settings(deadline=None)
 @given(st.floats(1, 12), SHARES, AMPLITUDES)
 def test_fastest_growth_is_linear_between_whole_numbers(k: float, tau: float, a: float) -> None:
-    low, high = (family.fastest_growth(Family(n, 1.0, tau, a)) for n in (int(k), int(k) + 1))
-    found = family.fastest_growth(Family(k, 1.0, tau, a))
+    low, high = (family.fastest_growth(FamilyMember(n, 1.0, tau, a)) for n in (int(k), int(k) + 1))
+    found = family.fastest_growth(FamilyMember(k, 1.0, tau, a))
     assert found == pytest.approx(low + (k - int(k)) * (high - low), rel=1e-12)
     assert low <= high * (1 + 1e-12)
 
@@ -326,14 +328,14 @@ def test_fastest_growth_is_linear_between_whole_numbers(k: float, tau: float, a:
 @pytest.mark.parametrize(("tau", "a"), [(0.3, 1.0), (0.6, 1.0), (0.6, 1.4), (0.9, 0.7)])
 def test_fastest_growth_for_large_k(tau: float, a: float) -> None:
     k = 10**8
-    rest = family.fastest_growth(Family(k, 1.0, tau, a)) - (k - 1) * (a * tau) ** 3
+    rest = family.fastest_growth(FamilyMember(k, 1.0, tau, a)) - (k - 1) * (a * tau) ** 3
     assert rest == pytest.approx(1 + 1.5 * a**3 * tau * (1 - tau**2), rel=1e-2)
 
 
 @settings(deadline=None)
 @given(SHARES, SHARES, AMPLITUDES)
 def test_amplification_helps_exactly_below_the_fidelity(c: float, tau: float, a: float) -> None:
-    member = Family(1, c, tau, a)
+    member = FamilyMember(1, c, tau, a)
     bare = family.family_memorisation(WORLD, member)
     if not family.amplification_helps(member):
         for k in (2, 3, 10, 1000):
@@ -345,15 +347,15 @@ def test_amplification_helps_exactly_below_the_fidelity(c: float, tau: float, a:
 
 
 def test_least_k() -> None:
-    fresh = Family(1, 0.8)
+    fresh = FamilyMember(1, 0.8)
     for ratio in (1.3, 4.0):
         expected = ceil(1 + (ratio - 1) / 0.8**3)
         assert family.least_k(_noisy(ratio), fresh) == expected
-    assert family.least_k(_noisy(0.99), Family(1, 0.1, 0.0, 1.0)) == 1
+    assert family.least_k(_noisy(0.99), FamilyMember(1, 0.1, 0.0, 1.0)) == 1
     # without synthetic examples the feature is first, with many its noise
-    assert family.least_k(_noisy(0.99), Family(1, 0.1, 0.9, 2.0)) == inf
-    assert family.least_k(_noisy(1.5), Family(1, 0.6, 0.7)) == inf
-    assert family.least_k(_noisy(1.5), Family(1, 0.8, 0.75)) == inf  # helps, but not enough
+    assert family.least_k(_noisy(0.99), FamilyMember(1, 0.1, 0.9, 2.0)) == inf
+    assert family.least_k(_noisy(1.5), FamilyMember(1, 0.6, 0.7)) == inf
+    assert family.least_k(_noisy(1.5), FamilyMember(1, 0.8, 0.75)) == inf  # helps, but not enough
 
 
 @settings(deadline=None, max_examples=50)
@@ -369,7 +371,7 @@ def test_least_k_is_from_where_on_the_feature_comes_first(
 ) -> None:
     """Also where the feature is first without synthetic examples, and not with a few."""
     c = min(c, ratio ** (1 / 3) * a * tau * beside)  # beside 1: hardly enough in the end
-    world, member = _noisy(ratio), Family(1, c, tau, a)
+    world, member = _noisy(ratio), FamilyMember(1, c, tau, a)
     gain = c**3 - ratio * (a * tau) ** 3
     if abs(gain) < 1e-3:
         return
@@ -392,7 +394,7 @@ def test_least_k_is_from_where_on_the_feature_comes_first(
 
 def test_least_k_where_only_some_k_are_too_many() -> None:
     """(33) < 1: the feature is first without synthetic examples, and again with many."""
-    world, member = _noisy(0.9), Family(1, 0.85, 0.65, 1.3)
+    world, member = _noisy(0.9), FamilyMember(1, 0.85, 0.65, 1.3)
     first = [family.family_memorisation(world, replace(member, k=k)) < 1 for k in range(1, 80)]
     assert first[0]
     assert not all(first)
@@ -405,7 +407,7 @@ def test_least_k_where_only_some_k_are_too_many() -> None:
 def test_least_k_is_where_the_feature_comes_first(
     c: float, tau: float, a: float, ratio: float
 ) -> None:
-    world, member = _noisy(ratio), Family(1, c, tau, a)
+    world, member = _noisy(ratio), FamilyMember(1, c, tau, a)
     found = family.least_k(world, member)
     gain = c**3 - ratio * (a * tau) ** 3
     if abs(gain) < 1e-3:
@@ -431,7 +433,7 @@ def test_dilution_pays_above_one_minus_alpha() -> None:
 @given(st.floats(0.1, 0.95), st.floats(0.3, 0.99), SHARES, st.floats(1, 60))
 def test_no_k_is_better_than_the_best(alpha: float, beta: float, c: float, k: float) -> None:
     best = family.best_k(alpha, 1.0, beta, c)
-    times = [family.time_to_learn_both(alpha, 1.0, beta, Family(at, c)) for at in (best, k)]
+    times = [family.time_to_learn_both(alpha, 1.0, beta, FamilyMember(at, c)) for at in (best, k)]
     assert times[0] <= times[1] * (1 + 1e-9)
 
 
@@ -441,9 +443,9 @@ def test_hand_worked_best_k() -> None:
     assert family.best_k(0.75, 1.0, 0.5, 0.64) == pytest.approx(1 + 23 / 0.64**3)
     assert family.best_k(0.75, 1.0, 0.5, 0.62) == 1  # .62³ < 1/4
     assert family.best_k(0.1, 1.0, 0.9, 1.0) == 1
-    time = family.time_to_learn_both(0.75, 1.0, 0.5, Family(9, 0.5))
+    time = family.time_to_learn_both(0.75, 1.0, 0.5, FamilyMember(9, 0.5))
     assert time == pytest.approx(24 / 2 * 3)
-    assert family.time_to_learn_both(0.75, 1.0, 0.5, Family(49, 1.0)) == pytest.approx(13)
+    assert family.time_to_learn_both(0.75, 1.0, 0.5, FamilyMember(49, 1.0)) == pytest.approx(13)
 
 
 @given(st.floats(0.1, 0.95), st.floats(0.3, 0.99), SHARES, st.integers(1, 200))
@@ -452,7 +454,7 @@ def test_no_whole_k_is_better_than_the_best_whole_one(
 ) -> None:
     best = family.best_whole_k(alpha, 1.0, beta, c)
     assert best == int(best)
-    times = [family.time_to_learn_both(alpha, 1.0, beta, Family(at, c)) for at in (best, k)]
+    times = [family.time_to_learn_both(alpha, 1.0, beta, FamilyMember(at, c)) for at in (best, k)]
     assert times[0] <= times[1] * (1 + 1e-9)
 
 
@@ -492,7 +494,7 @@ def test_the_best_k_in_small_steps_where_the_time_is_nearly_flat() -> None:
     assert min(times) < times[6] < 1.015 * min(times)
 
 
-def _inner(curve: list[Family], world: World, k: float | None) -> list[float]:
+def _inner(curve: list[FamilyMember], world: World, k: float | None) -> list[float]:
     """(F8) at the curve's inner points, each at k or at its own best."""
     return [
         family.family_memorisation(
@@ -512,14 +514,14 @@ def test_the_best_strength_is_inside_where_noise_comes_first_at_the_ends(
 ) -> None:
     world = _noisy(ratio * (1 + 1e-9))
     ends = [(1 - t**shape, 1 - t) for t in (0, 0.1, 0.3, 0.5, 0.7, 0.9, 1)]
-    curve = [Family(1, c, tau) for c, tau in ends]
+    curve = [FamilyMember(1, c, tau) for c, tau in ends]
     if min(_inner(curve, world, k)) < ratio * (1 - 1e-9):
         assert 0 < family.best_strength(world, curve, k).index < len(curve) - 1
 
 
 def test_the_best_strength_can_be_an_end() -> None:
     ends = [(1, 1), (0.98, 0.7), (0.9, 0.4), (0.5, 0.1), (0, 0)]
-    curve = [Family(1, c, tau) for c, tau in ends]
+    curve = [FamilyMember(1, c, tau) for c, tau in ends]
     # copies, too, let the feature come first, and need the fewest synthetic examples
     assert family.best_strength(_noisy(0.8), curve).index == 0
     # beta_slow near beta_fast and few fast examples: k* < 1, and no k above 1 pays at any strength
@@ -530,7 +532,12 @@ def test_the_best_strength_can_be_an_end() -> None:
 
 def test_best_strength() -> None:
     world = _noisy(1.5)
-    curve = [Family(1, 1.0, 1.0), Family(1, 0.9, 0.6), Family(1, 0.85, 0.5), Family(1, 0.1, 0.0)]
+    curve = [
+        FamilyMember(1, 1.0, 1.0),
+        FamilyMember(1, 0.9, 0.6),
+        FamilyMember(1, 0.85, 0.5),
+        FamilyMember(1, 0.1, 0.0),
+    ]
     choice = family.best_strength(world, curve, k=4)
     learned = [
         i for i, m in enumerate(curve) if family.family_memorisation(world, replace(m, k=4)) < 1
@@ -559,4 +566,4 @@ def test_best_strength() -> None:
 )
 def test_bad_members(match: str, values: dict[str, float]) -> None:
     with pytest.raises(ParameterError, match=match):
-        Family(**values)
+        FamilyMember(**values)

@@ -156,7 +156,7 @@ def test_sam_factor_of_powers_e1(q: int) -> None:
         else:  # ReLU^q at ⟨w,v⟩ = u of either sign: growth along +v is |u|^(q−1)
             factor = (sp.Abs(u - kappa * t ** (q - 1)) / t) ** (q - 1)
         at = {kappa: third, t: half}
-        _same(float(extensions.power_factor(1 / 3, sign / 2, q)), factor.subs(at))
+        _same(float(sam.feature_factor(1 / 3, sign / 2, q)), factor.subs(at))
 
 
 def test_damping_8_in_any_dimension() -> None:
@@ -311,7 +311,7 @@ def test_growth_13_and_k_star_14() -> None:
     )
     _same(found, slow.subs(at).subs(k, 3))
     q = sp.symbols("q", positive=True)  # (E2)
-    _same(extensions.power_k_star(0.8, 1.0, 0.5, 4), (ours * beta_e / beta_d).subs(at))
+    _same(amplification.k_star(0.8, 1.0, 0.5, 4), (ours * beta_e / beta_d).subs(at))
     assert sp.simplify((alpha * beta_e**q / ((1 - alpha) * beta_d**q)).subs(q, 3) - ours) == 0
 
 
@@ -341,7 +341,7 @@ def test_noise_ratio_18_is_homogeneity() -> None:
     _same(amplification.noise_ratio(0.2, 0.3), sp.Rational(81, 16))
     for q in (2, 4, 5):  # (E3)
         assert sp.simplify(strength(a, q) / strength(sp.Integer(1), q) - a ** (q + 1)) == 0
-        assert extensions.power_sigma_tolerance(3, q) ** (q + 1) == pytest.approx(4)
+        assert amplification.sigma_tolerance(3, q) ** (q + 1) == pytest.approx(4)
 
 
 def test_tolerance_20_is_where_the_ratio_is_one() -> None:
@@ -461,8 +461,8 @@ def test_noise_of_powers_e5_and_e6_by_isserlis(q: int) -> None:
     z, t, x = sp.symbols("z t x")  # z along w, t its absolute value, x the other coordinate
     square = q**2 * _gaussian(z ** (2 * q - 2) * (z**2 + x**2), (z, x))
     mean = q * _gaussian(z ** (q - 1) * z, (z,))
-    _same(extensions.power_noise(1.0, 1.0, 1.0, 2, q, False), square)
-    _same(extensions.power_noise(1.0, 1.0, 1.0, 2, q, True), square / 2)
+    _same(gradient_variance.patch_noise(1.0, 1.0, 1.0, 2, q, False), square)
+    _same(gradient_variance.patch_noise(1.0, 1.0, 1.0, 2, q, True), square / 2)
     _same(extensions.power_noise_mean(1.0, 1.0, 1.0, q, False), 0 if q % 2 else mean**2)
     rectified = q * _gaussian(t**q, (), (t,)) / 2
     _same(extensions.power_noise_mean(1.0, 1.0, 1.0, q, True), rectified**2)
@@ -501,7 +501,7 @@ def test_memorisation_of_powers_e4(q: int) -> None:
         noise = q * l * copies / size * length**2 * (u * length) ** (q - 2)
         ours = classes * length**q / ((1 - alpha) * N * beta**q * (1 - 2 * eta))
         assert sp.simplify(noise / feature - ours * copies / k) == 0
-        found = extensions.power_memorisation(0.1, 400, 0.8, 100, 0.5, q, classes == 2, 0.2)
+        found = amplification.memorisation_ratio(0.1, 400, 0.8, 100, 0.5, q, classes == 2, 0.2)
         _same(found, ours.subs(at).subs(beta, sp.Rational(1, 2)))
 
 

@@ -22,7 +22,7 @@ from common import cli
 from common.errors import ParameterError
 from theory.__main__ import main
 from theory.claims import CLAIMS, Claim
-from theory.predict import PARAMETERS, Parameter
+from theory.parameters import PARAMETERS, Parameter
 
 EXAMPLES = settings(
     derandomize=True,

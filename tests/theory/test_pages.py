@@ -34,11 +34,14 @@ def _cited(text: str) -> set[str]:
 
 
 def _functions(module: str) -> dict[str, object]:
-    """A module's own functions; those that only refuse bad input, check_…, state no result."""
+    """A module's own functions but for check_… and predict_…, which state no result.
+
+    The former refuse bad input, the latter print what the others compute.
+    """
     loaded = importlib.import_module(f"theory.{module}")
     found = inspect.getmembers(loaded, inspect.isfunction)
     own = {name: f for name, f in found if f.__module__ == loaded.__name__}
-    return {name: f for name, f in own.items() if not name.lstrip("_").startswith("check_")}
+    return {name: f for name, f in own.items() if not re.match("_?(check|predict)_", name)}
 
 
 def test_labels_are_unique() -> None:

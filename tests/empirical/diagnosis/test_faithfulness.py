@@ -16,7 +16,7 @@ from empirical.diagnosis.estimates import Estimate, resampled
 from empirical.diagnosis.faithfulness import Faithfulness, measure, observe, summarise
 from empirical.generation.base import Originals
 from empirical.training import networks
-from theory.family import Family
+from theory.family import FamilyMember
 
 # (c, tau, a) by what stands for its strength
 TRUTH = {
@@ -107,7 +107,7 @@ def test_distances_follow_fidelity(measured: dict[float | None, Faithfulness]) -
 
 def test_members_of_the_family(measured: dict[float | None, Faithfulness]) -> None:
     member = measured[0.9].member(5)
-    assert isinstance(member, Family)
+    assert isinstance(member, FamilyMember)
     assert member.k == 5
     assert member.amplitude == value(measured[0.9].amplitude)[0]
     assert member.fidelity == value(measured[0.9].fidelity)[0]
