@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import NoReturn, TypeVar
 
@@ -81,12 +81,49 @@ def parse_or_exit(parse: Callable[[], T]) -> T:
         fail(text, silent=not is_main_process())
 
 
+def in_flags(error: ParameterError, words: Sequence[str]) -> str:
+    """The error's message, with the flag and its values as they stand in `words`, a command line.
+
+    A parameter is called by the flag that ends in its name: `sampler`'s `steps` by
+    --sampler-steps. Where no flag was given that fits, the message stays as it is.
+    """
+    if type(error) is not ParameterError:
+        return str(error)
+    found = [given for given in _given(words) if _is_called(given, error)]
+    if len(found) != 1:
+        return str(error)
+    flag, *typed = found[0]
+    if str(error.value) in typed:  # of several, the one that is wrong
+        typed = [str(error.value)]
+    return f"{' '.join([flag, *typed])}: must be {error.allowed}"
+
+
+def _given(words: Sequence[str]) -> list[list[str]]:
+    """Each flag of a command line with the values after it."""
+    flags: list[list[str]] = []
+    for word in words:
+        if word.startswith("--") and len(word) > 2:
+            flags.append(word.split("=", 1))
+        elif flags:
+            flags[-1].append(word)
+    return flags
+
+
+def _is_called(given: list[str], error: ParameterError) -> bool:
+    """Whether a flag, with its values, is what an error speaks of."""
+    flag, *typed = given
+    name = str(error.name).replace("_", "-")
+    if flag in (f"--{name}", f"--no-{name}"):
+        return True
+    return flag.endswith(f"-{name}") and typed == [str(error.value)]
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Run a command and exit: bad input and unusable files give one line and exit code 2."""
     try:
         sys.exit(main() or 0)
     except ParameterError as error:
-        fail(str(error), silent=_is_reported_elsewhere(error))
+        fail(in_flags(error, sys.argv[1:]), silent=_is_reported_elsewhere(error))
     except BrokenPipeError:
         # the reader of our output (head, less) has gone: nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

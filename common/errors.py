@@ -9,15 +9,21 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+FILES = ("archive", "cell", "checkpoint", "file", "image", "result")
+"""Names of parameters whose value is a path that was found, not one that was given."""
+
 
 class ParameterError(ValueError):
     """A parameter has a value that is not allowed.
 
-    The message names the parameter, its value and what would be allowed, on one line.
+    The message names the parameter, its value and what would be allowed, on one line; a command
+    names the flag as it was typed instead (`common.cli.in_flags`).
     """
 
     def __init__(self, name: str, value: object, allowed: str) -> None:
-        super().__init__(f"{name} = {value}: must be {allowed}")
+        # of a file the path says enough
+        shown = value if name in FILES else f"{name} = {value}"
+        super().__init__(f"{shown}: must be {allowed}")
         self.name = name
         self.value = value
         self.allowed = allowed
@@ -29,6 +35,9 @@ class ParameterError(ValueError):
 
 class DamagedFileError(ParameterError):
     """A file is cut short, was changed, or is not what it should be. value: its path."""
+
+    def __str__(self) -> str:
+        return f"{self.value} is not {self.allowed}"
 
 
 class BusyError(ParameterError):

@@ -47,7 +47,7 @@ def calibrate(
 
     out: a folder that keeps what was measured, a file for each claim and a line for each seed, so
     that a stopped run is resumed and more seeds can be added. What is there is trusted if the
-    first seed, measured again, gives the same; else the claim is measured anew.
+    first seed, measured again, gives the same; else the claim is measured again.
     Raises ParameterError for an unknown claim, fewer than 2 seeds or a negative first seed.
     """
     chosen = selected(names, first, jobs)

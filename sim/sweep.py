@@ -335,7 +335,7 @@ def _no_cluster(cluster: str, what: str) -> ParameterError:
 
 def _lost(cluster: str, error: BaseException) -> ParameterError:
     allowed = (
-        f"there to the end ({type(error).__name__}: a cell's workers died, or the cluster); "
+        f"reachable until the sweep ends ({type(error).__name__}: it or a worker died); "
         "run the same command again to resume"
     )
     return ParameterError("cluster", cluster, allowed)
@@ -371,7 +371,7 @@ def _read_table(path: Path) -> dict[str, Row]:
     if not path.exists():
         return {}
     pa, parquet = library("pyarrow", "sweep"), library("pyarrow.parquet", "sweep")
-    allowed = "a whole table of this sweep; move it away to start anew"
+    allowed = "a whole table of this sweep; move it away to start again"
     try:
         table = parquet.read_table(path.absolute(), page_checksum_verification=True)
         found = json.loads(table.schema.metadata[b"versions"])

@@ -66,7 +66,7 @@ class Settings:
         fits = least is None or batch_size <= least
         require(fits, "batch_size", batch_size, f"at most n_train = {least}")
         own, dataset = self.generation, self.data.dataset
-        allowed = f"another for {dataset}: only planted images have an ideal generator"
+        allowed = f"a trained one for {dataset}: only planted images have an ideal generator"
         require(own.kind != "ideal" or dataset == "planted", "generator", own.generator, allowed)
         if own.denoising_steps is not None and not own.is_hub:
             # a strength that is used must leave a step; a hub pipeline says itself what it does

@@ -59,7 +59,7 @@ def md5_of(path: Path) -> str:
 
 def check_md5(path: Path, md5: str) -> None:
     """Raise ParameterError, naming the file, unless it is there and has this MD5."""
-    require(path.is_file(), "file", path, "there; remove its folder to unpack it anew")
+    require(path.is_file(), "file", path, "present; remove its folder to unpack it again")
     found = md5_of(path)
     require(
         found == md5,

@@ -17,7 +17,7 @@ from empirical.datasets.base import Contents, Source
 
 NAME = "fashion-mnist"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package dataset-fashion-mnist puts the files (compressed anew)."""
+"""Where Debian's package dataset-fashion-mnist puts the files (recompressed)."""
 COUNTS = (60000, 10000)
 CONTENT_MD5 = {
     "train-images-idx3-ubyte.gz": "f4a8712d7a061bf5bd6d2ca38dc4d50a",

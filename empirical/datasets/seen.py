@@ -42,7 +42,7 @@ def read_seen(folder: Path) -> np.ndarray | None:
     path = folder / SEEN
     if not path.is_file():
         return None
-    allowed = "a whole file of this project; make its folder anew"
+    allowed = "a whole file of this project; make its folder again"
     try:
         seen = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:

@@ -42,7 +42,7 @@ def source(root: Path, download: bool) -> Source:
                 "folder",
                 folder,
                 f"the whole data set: {len(pixels)} images where {len(paths)} are; "
-                "remove it to unpack it anew",
+                "remove it to unpack it again",
             )
             decode(paths, pixels)
         return Contents(train_labels, test_labels, _names(folder, wnids))

@@ -96,7 +96,7 @@ def read_cell(out: Path, settings: Settings, seeds: int) -> list[dict[str, Any]]
         found["fingerprint"] == digest(settings.record()) and len(found["results"]) == seeds,
         "cell",
         path,
-        "a cell of these settings; remove it to run it anew",
+        "a cell of these settings; remove it to run it again",
     )
     return found["results"]
 

@@ -157,7 +157,7 @@ def check_finished(folder: Path, unet: UNet2DModel, made_by: str) -> Trained:
     """
     about_path, weights = folder / ABOUT, folder / WEIGHTS
     for path in (about_path, weights, folder / SEEN):
-        require(path.is_file(), "generator", path, "there; remove its folder to train anew")
+        require(path.is_file(), "generator", path, "present; remove its folder to train again")
     keys = ("fingerprint", "sha256", "seconds", "trained_on")
     about = read_json(about_path, "generator", keys)
     require(
@@ -165,7 +165,7 @@ def check_finished(folder: Path, unet: UNet2DModel, made_by: str) -> Trained:
         "generator",
         about_path,
         "a generator trained on the same images with the same settings; remove its folder to "
-        "train anew",
+        "train again",
     )
     read_tensors(weights, "generator", unet.state_dict())
     found = file_digest(weights)
@@ -173,7 +173,7 @@ def check_finished(folder: Path, unet: UNet2DModel, made_by: str) -> Trained:
         found == about["sha256"],
         "generator",
         weights,
-        f"the file with the SHA-256 in {ABOUT}; remove its folder to train anew",
+        f"the file with the SHA-256 in {ABOUT}; remove its folder to train again",
     )
     trained_on(folder)
     return Trained(folder, found, about["seconds"])
@@ -189,7 +189,7 @@ def trained_on(folder: Path) -> np.ndarray | None:
     about = folder / ABOUT
     if about.is_file():
         noted = read_json(about, "generator").get("trained_on")
-        allowed = f"a model with the {SEEN} that it was written with; train it anew"
+        allowed = f"a model with the {SEEN} that it was written with; train it again"
         require(noted is not None and noted == seen_digest(seen), "generator", folder, allowed)
     return seen
 

@@ -38,6 +38,6 @@ def finished(settings: Settings, out: Path) -> dict[str, Any] | None:
         raise ParameterError("result", path, "a result of these settings; remove it to train")
     network = out / NETWORK
     same = network.exists() and file_digest(network) == result.get("network_sha256")
-    allowed = "the file scored in result.json; remove result.json to train anew"
+    allowed = "the file scored in result.json; remove result.json to train again"
     require(same, "network", network, allowed)
     return result

@@ -173,7 +173,7 @@ def _selected(place: Workplace) -> slow_sets.Slow:
             found["fingerprint"] == made_by,
             "selection",
             path,
-            "a selection with the same settings; remove it to select anew",
+            "a selection with the same settings; remove it to select again",
         )
         return slow_sets.Slow(
             np.isin(place.split.train, found["slow"]), np.isin(place.split.test, found["slow_test"])

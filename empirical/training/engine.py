@@ -125,7 +125,7 @@ def train(
 
     Raises:
         DivergenceError: the loss or the weights are no longer finite; which step it was. Nothing
-            is left in `folder`, so that a call with another recipe begins anew there.
+            is left in `folder`, so that a call with another recipe starts from the beginning there.
         ParameterError: the recipe does not fit the device or the network, a tracker is missing, or
             the checkpoint in `folder` is damaged or of another recipe, data or network (it is left
             alone).

@@ -21,7 +21,7 @@ _LOGIT, _W_NORM, _SIGMA, _FILTERS = 0.4, 1.3, 0.7, 8
 _CHUNK = 10_000  # data sets at a time
 
 # Few patches in few dimensions: (A1)'s correction fades with d', and its m/(2^m − 1) with m.
-_TWO = DataConfig(n_examples=2, dim=4, alpha=0.5, sigma_noise=_SIGMA)
+_TWO = DataConfig(n_examples=2, dim=7, alpha=0.5, sigma_noise=_SIGMA)
 _THREE = DataConfig(n_examples=3, dim=5, alpha=0.5, sigma_noise=_SIGMA)
 _FOUR = DataConfig(n_examples=2, dim=7, n_patches=3, alpha=0.5, sigma_noise=_SIGMA)
 
@@ -44,8 +44,7 @@ def _drawn(plan: Plan, case: int, config: DataConfig) -> list[Quantity]:
         config = replace(config, noise="orthogonal")
     g = plan.generator(28, case)
     means, counts, firsts, seconds = [], [], [], []
-    # the smaller the data set, the heavier the tails
-    for _ in range(plan.size(200 if config.n_examples == 2 else 28)):
+    for _ in range(plan.size(28)):
         data = sample(config, g, (_CHUNK,), DRAWN)
         grad = gradient(W, data, _LOGIT)
         mean = noise_alignment(grad, W, data)

@@ -97,7 +97,7 @@ def _found(out: Path, figure: Figure, made_by: Json) -> Json | None:
         found = json.loads(path.read_text(encoding="utf-8"))
         return found if found["made_by"] == made_by else None
     except (ValueError, KeyError, TypeError):
-        return None  # not one of ours, or damaged: it is computed anew and replaced whole
+        return None  # not one of ours, or damaged: it is recomputed and replaced whole
 
 
 def saved(path: Path) -> Canvas:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,13 +67,16 @@ def finished(_finished: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run a command line in this process: exit code, stdout, stderr."""
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """`python -m empirical ...` in this process: exit code, stdout, stderr."""
 
     def call(*words: object) -> tuple[int, str, str]:
         capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["empirical", *map(str, words)])
         with pytest.raises(SystemExit) as stop:
-            main([str(word) for word in words])
+            main()
         said = capsys.readouterr()
         return int(stop.value.code or 0), said.out, said.err
 

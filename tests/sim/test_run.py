@@ -28,6 +28,7 @@ from sim.measure import fresh_errors
 from sim.network import init
 from sim.run import METRICS, check, run_in, simulate
 from sim.settings import RunSettings
+from tests.messages import says
 
 SMALL = RunSettings(
     n_examples=20, dim=30, filters=4, steps=30, seeds=3, sigma_init=0.3, test_examples=500
@@ -186,7 +187,7 @@ def test_the_folder(command: Command, tmp_path: Path) -> None:
     assert (tmp_path / "deep" / "curves.png").exists()
     code, _, err = command(*words, "--k", 3)
     assert (code, err.count("\n")) == (2, 1)
-    assert err.startswith("error: k = 3: must be 5 as in ")
+    assert err.startswith("error: --k 3: must be 5 as in ")
     assert (tmp_path / "deep" / "result.json").read_bytes() == text
 
 
@@ -281,7 +282,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert out == ""
     assert err.startswith("error: ")
     assert err.count("\n") == 1
-    assert line in err
+    assert says(err, line)
     assert not (tmp_path / "run" / "result.json").exists()
 
 
@@ -316,14 +317,14 @@ def test_unusable_folders(command: Command, tmp_path: Path) -> None:
     (tmp_path / "checkpoint" / "checkpoint.safetensors").write_text("not one")
     for folder, line in (
         (blocked / "run", "file"),
-        (tmp_path / "settings.json", "settings.json: must be a whole JSON file"),
-        (tmp_path / "result.json", "result.json: must be a JSON object with"),
+        (tmp_path / "settings.json", "settings.json is not a whole JSON file"),
+        (tmp_path / "result.json", "result.json is not a JSON object with"),
         (tmp_path / "foreign", "must be another folder"),
         (tmp_path / "checkpoint", "must be a whole safetensors file"),
     ):
         code, out, err = command("run", *SMALL.flags, "--out", folder)
         assert (code, out, err.count("\n")) == (2, "", 1)
-        assert line in err
+        assert says(err, line)
     assert blocked.read_text() == "kept"
     assert (tmp_path / "foreign" / "result.json").read_text() == "{}"
 

@@ -26,6 +26,7 @@ from sim import sweep as module
 from sim.run import METRICS, simulate
 from sim.settings import RunSettings
 from sim.sweep import key, parse, product, sweep
+from tests.messages import says
 
 SMALL = RunSettings(
     n_examples=20, dim=30, filters=4, steps=30, seeds=3, sigma_init=0.3, test_examples=500
@@ -233,7 +234,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert out == ""
     assert err.startswith("error: ")
     assert err.count("\n") == 1
-    assert line in err
+    assert says(err, line)
     assert not simulated
     assert not (tmp_path / "out").exists()
 
@@ -263,7 +264,7 @@ def test_a_cluster_that_does_not_answer(command: Command, tmp_path: Path, host: 
     words = ["sweep", "--grid", "k=1", "--out", tmp_path, "--cluster", f"dask://{host}:9"]
     code, out, err = command(*words)
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert f"cluster = dask://{host}:9: must be the address of a running Dask scheduler" in err
+    assert f"--cluster dask://{host}:9: must be the address of a running Dask scheduler" in err
 
 
 @pytest.mark.parametrize(
@@ -294,7 +295,7 @@ def test_a_missing_library(
     assert (code, err.count("\n")) == (2, 1)
     assert name in err
     assert "pip install" in err
-    assert line in err
+    assert says(err, line)
 
 
 def test_damaged_and_foreign_files_are_refused_and_kept(
@@ -314,8 +315,8 @@ def test_damaged_and_foreign_files_are_refused_and_kept(
         ("sweep.parquet", middle, "must be a whole table"),
         ("sweep.parquet", b"", "must be a whole table"),
         ("sweep.parquet", (tmp_path / "other.parquet").read_bytes(), "must be a whole table"),
-        (f"cells/{name}.json", b"{", "must be a whole JSON file"),
-        (f"cells/{name}.json", b"{}", "must be a JSON object with"),
+        (f"cells/{name}.json", b"{", "is not a whole JSON file"),
+        (f"cells/{name}.json", b"{}", "is not a JSON object with"),
         (f"cells/{name}.json", json.dumps(cell).encode(), "must be a cell of a sweep"),
         (f"cells/{key(SMALL)}.json", json.dumps(cell).encode(), "1 of its cells are not in"),
         (f"cells/{key(SMALL)}.json", json.dumps(cell | old).encode(), "made with the versions"),
@@ -325,7 +326,7 @@ def test_damaged_and_foreign_files_are_refused_and_kept(
         (out / file).write_bytes(content)
         code, _, err = command("sweep", *words, "--out", out)
         assert (code, err.count("\n")) == (2, 1), err
-        assert line in err
+        assert says(err, line)
         assert (out / file).read_bytes() == content
     assert not simulated
 
@@ -344,7 +345,7 @@ def test_a_worker_process_that_dies_is_said_in_one_line(
     words = [*SMALL.flags, "--jobs", 2, "--grid", "k=1,2"]
     code, _, err = command("sweep", *words, "--out", tmp_path)
     assert (code, err.count("\n")) == (2, 1), err
-    assert "jobs = 2: must be fewer: a process was killed" in err
+    assert "--jobs 2: must be fewer: a process was killed" in err
 
 
 def _killed(_: RunSettings) -> None:

@@ -120,7 +120,7 @@ def test_numbers_that_do_not_say_what_is_white_are_refused(
     path.write_bytes(raw)
     with pytest.raises(ParameterError) as error:
         decode([path], np.empty((1, 3, 2, 2), dtype=np.uint8))
-    assert str(error.value).startswith(f"image = {path}: must be {message}")
+    assert str(error.value).startswith(f"{path}: must be {message}")
     assert "\n" not in str(error.value)
 
 

@@ -217,7 +217,7 @@ def test_a_model_of_test_images_is_refused(
     code, said, err = command(*words, *flags)
     assert (code, said) == (2, "")
     assert err == (
-        f"error: generator = pixel:{model}: must be made without the images that are scored; its "
+        f"error: --generator pixel:{model}: must be made without the images that are scored; its "
         f"generator was trained on 7 of these 1197 of digits: train one that has not seen them\n"
     )
     assert not out.exists()

@@ -97,7 +97,7 @@ def test_control_features_that_are_learned_together_are_not_told_apart(
 
 def test_only_planted_images_have_further_data(command: Command, tmp_path: Path) -> None:
     code, _, err = command("stability", "--data-seeds", 1, "--out", tmp_path / "stability")
-    assert (code, err) == (2, "error: data_seeds = 1: must be 0 for digits\n")
+    assert (code, err) == (2, "error: --data-seeds 1: must be 0 for digits\n")
 
 
 def test_the_preset_is_what_results_hold() -> None:

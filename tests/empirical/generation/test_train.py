@@ -121,7 +121,7 @@ def test_another_checkpoint_is_refused(
             train(digits, tmp_path / "one")
     path = tmp_path / "one.checkpoint" / "checkpoint.safetensors"
     before = path.read_bytes()
-    with pytest.raises(ParameterError, match="checkpoint = "):
+    with pytest.raises(ParameterError, match="checkpoint"):
         train(digits, tmp_path / "one", seed=1)
     assert path.read_bytes() == before
 
@@ -140,7 +140,7 @@ def test_damaged_generators_are_refused(digits: Images, tmp_path: Path, damage: 
         weights.unlink()
     else:
         (tmp_path / "one" / module.ABOUT).unlink()
-    with pytest.raises(ParameterError, match="generator = "):
+    with pytest.raises(ParameterError, match="generator"):
         train(digits, tmp_path / "one")
 
 

@@ -303,7 +303,7 @@ def test_stability(command: Command, folder: Path, tmp_path: Path) -> None:
     assert sum(found["times_slow"]) == 12
     assert (out / "stability.png").read_bytes().startswith(b"\x89PNG")
     code, _, err = command("stability", *flags[:-3], 1, "--out", out)
-    assert (code, err) == (2, "error: seeds = 1: must be at least 2\n")
+    assert (code, err) == (2, "error: --seeds 1: must be at least 2\n")
 
 
 def test_bench(command: Command, tmp_path: Path) -> None:

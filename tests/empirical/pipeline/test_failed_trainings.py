@@ -22,6 +22,7 @@ from empirical.pipeline.run import run
 from empirical.runtime import Machine
 from empirical.selection import slow_sets
 from empirical.training.batched import train_together
+from tests.messages import says
 
 Command = Callable[..., tuple[int, str, str]]
 Tiny = Callable[..., Settings]
@@ -31,7 +32,7 @@ def one_line(result: tuple[int, str, str], said: str) -> None:
     code, out, err = result
     lines = [line for line in err.splitlines() if " steps: " not in line and "images: " not in line]
     assert (code, out, len(lines)) == (2, "", 1), err
-    assert lines[0].startswith(f"error: {said}")
+    assert says(lines[0], f"error: {said}")
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "sam"])

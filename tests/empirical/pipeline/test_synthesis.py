@@ -27,6 +27,7 @@ from empirical.config.settings import changed
 from empirical.storage import request as requests
 from empirical.storage import store as stores
 from empirical.storage.folder import lock
+from tests.messages import says
 
 Command = Callable[..., tuple[int, str, str]]
 Contents = Callable[[Path], dict[str, bytes]]
@@ -146,7 +147,7 @@ def one_line(result: tuple[int, str, str], *named: object) -> None:
     assert lines[0].startswith("error: ")
     assert "Traceback" not in err
     for name in named:
-        assert str(name) in lines[0]
+        assert says(lines[0], str(name))
 
 
 # generators and their options
@@ -304,7 +305,7 @@ def test_a_flipped_byte_is_named_and_repaired(
     damaged = contents(out / "synthetic")
     for stage in ("generate", "run"):
         result = generate(out, *model("pixel"), stage=stage)
-        one_line(result, f"synthetic = {path}: must be", "but for the image of source")
+        one_line(result, f"{path} is not", "but for the image of source")
     assert contents(out / "synthetic") == damaged
     code, said, err = generate(out, *model("pixel"), "--repair")
     assert (code, said) == (0, f"40 synthetic images: {out / 'synthetic'}\n"), err

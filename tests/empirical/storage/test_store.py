@@ -560,14 +560,14 @@ def swap(path: Path) -> None:
 
 
 DAMAGE = [
-    (flip_image, r"must be as it was written, but for the image of source 6, copy 1, "),
-    (flip_label, r"must be as it was written, but for its metadata"),
-    (lambda path: flip(path, -3), "must be a whole shard"),
-    (lambda path: path.write_bytes(path.read_bytes()[:-50]), "must be a whole shard"),
-    (lambda path: path.write_bytes(b""), "must be a whole shard"),
-    (lambda path: path.write_bytes(b"PAR1 no PAR1"), "must be a whole shard"),
-    (swap, "must be as it was written"),
-    (lambda path: path.unlink(), "must be there"),
+    (flip_image, r"is not as it was written, but for the image of source 6, copy 1, "),
+    (flip_label, r"is not as it was written, but for its metadata"),
+    (lambda path: flip(path, -3), "is not a whole shard"),
+    (lambda path: path.write_bytes(path.read_bytes()[:-50]), "is not a whole shard"),
+    (lambda path: path.write_bytes(b""), "is not a whole shard"),
+    (lambda path: path.write_bytes(b"PAR1 no PAR1"), "is not a whole shard"),
+    (swap, "is not as it was written"),
+    (lambda path: path.unlink(), "is not there"),
 ]
 
 
@@ -585,7 +585,7 @@ def test_damage_is_named_left_alone_and_repaired(
     for call in (read_store, missing, lambda *given: make_store(*given, pytest.fail)):
         with pytest.raises(ParameterError, match=named) as error:
             call(tmp_path, request)
-        assert str(error.value).startswith(f"synthetic = {path}: must be")
+        assert str(error.value).startswith(f"{path} is not")
         assert "\n" not in str(error.value)
     assert [str(found) for found in verify_store(tmp_path)] == [str(error.value)]
     assert contents(tmp_path) == before
@@ -639,7 +639,7 @@ def test_damaged_records_are_named_and_repaired(
     (tmp_path / name).write_text(text[:-9] if cut else flipped)
     assert (tmp_path / name).read_text() != text
     for call in (read_store, missing, lambda folder, _: verify_store(folder)):
-        with pytest.raises(ParameterError, match=f"synthetic = {tmp_path / name}: must be a"):
+        with pytest.raises(ParameterError, match=f"{tmp_path / name} is not a"):
             call(tmp_path, request)
     repair_store(tmp_path, request, pytest.fail)
     assert contents(tmp_path) == whole

@@ -616,7 +616,7 @@ def test_another_training_is_refused(
         network = make(seed=1)
     else:
         network[2] = nn.GELU()  # pyright: ignore
-    with pytest.raises(ParameterError, match=r"checkpoint = .*: must be of the same recipe") as no:
+    with pytest.raises(ParameterError, match=r".*: must be of the same recipe") as no:
         train(network, data, recipe, half, show="", cpu=True)
     assert "\n" not in str(no.value)
     assert contents(half) == before
@@ -642,7 +642,7 @@ def test_a_damaged_checkpoint_is_one_line(
 ) -> None:
     damage(half / "checkpoint-000000005" / name)
     before = contents(half)
-    with pytest.raises(ParameterError, match=r"checkpoint = .*checkpoint-000000005") as error:
+    with pytest.raises(ParameterError, match=r".*checkpoint-000000005") as error:
         run(make(), RECIPES["sgd"], half)
     assert "\n" not in str(error.value)
     assert contents(half) == before
