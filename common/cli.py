@@ -115,7 +115,9 @@ def _is_called(given: list[str], error: ParameterError) -> bool:
     name = str(error.name).replace("_", "-")
     if flag in (f"--{name}", f"--no-{name}"):
         return True
-    return flag.endswith(f"-{name}") and typed == [str(error.value)]
+    if typed != [str(error.value)]:
+        return any(word.endswith(f":{error.value}") for word in typed)  # hub:MODEL, folder:PATH
+    return flag.endswith(f"-{name}")
 
 
 def run(main: Callable[[], int | None]) -> None:

@@ -277,7 +277,9 @@ def test_before_anything_long_begins(
     flags = ["--generator", f"hub:{model}", "--arm", "tada", "--strength", ".5", "--cpu"]
     code, said, err = command(*words, *flags, "--out", out)
     assert (code, said, len(err.splitlines())) == (2, "", 1), err
-    assert err.startswith(f"error: model = {model}: must be one that works here; its Stable")
+    assert err.startswith(
+        f"error: --generator hub:{model}: must be one that works here; its Stable"
+    )
     assert not out.exists()
 
 
