@@ -1,4 +1,4 @@
-"""Which tests are slow: those that `make check` leaves out. The list is slow.txt, made by measuring.
+"""Which tests are slow, so that `make check` leaves them out. slow.txt is made by measuring:
 
 make test ARGS="--junitxml=durations.xml"
 python -m tests.slow durations.xml

@@ -35,7 +35,6 @@ from empirical.storage.folder import (
     check_identity,
     lock,
     open_store,
-    read_identity,
     read_manifest,
     shard_paths,
     write_manifest,
@@ -52,8 +51,6 @@ __all__ = [
     "missing",
     "read_shards",
     "read_store",
-    "repair_store",
-    "verify_store",
 ]
 
 Make = Callable[[Sequence[ImageSpec]], Tensor]
@@ -178,37 +175,6 @@ def read_store(folder: Path, request: Request, memory_share: float = 0.5) -> Ten
     for images, some in read_shards(folder, request):
         pixels[[rows[wanted.key] for wanted in images]] = some.numpy()
     return torch.from_numpy(pixels)
-
-
-def verify_store(folder: Path) -> list[ParameterError]:
-    """One error for each damaged or missing shard, which it names; nothing is changed.
-
-    Raises:
-        ParameterError: `folder` is no store, or what it says of itself is damaged.
-    """
-    damaged = []
-    store, noted = digest(read_identity(folder)), read_manifest(folder)
-    for path in shard_paths(folder, noted):
-        try:
-            read_shard(path, store, noted.get(path.name))
-        except ParameterError as error:
-            damaged.append(error)
-    return damaged
-
-
-def repair_store(
-    folder: Path,
-    request: Request,
-    make: Make,
-    batch_size: int = 50,
-    advance: Advance = lambda: None,
-) -> None:
-    """Make damaged and missing shards again, as far as `request` wants their images.
-
-    Images of these shards that it does not want are no longer there afterwards, and made when
-    they are asked for. Raises as `make_store`.
-    """
-    make_store(folder, request, make, batch_size, advance, repair=True)
 
 
 def _make(

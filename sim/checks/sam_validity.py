@@ -36,7 +36,7 @@ from sim.checks.base import (
 from sim.checks.printed import as_printed
 from sim.checks.quadrature import Rule, height, length, normal, signed, square, tilt
 from sim.data import FAST, SLOW, DataConfig, Dataset, sample
-from sim.measure import Estimate, noise_projections
+from sim.measure import Estimate
 from sim.network import gradient, init, logit_term, norm, output
 from sim.train import Point
 from theory import sam_validity
@@ -112,12 +112,6 @@ def _output_change(W: Tensor, data: Dataset, up: Tensor) -> Tensor:
 
 
 _Reading = Callable[[Tensor, Dataset], Callable[[Tensor], Tensor]]
-
-
-def _on_noise(W: Tensor, data: Dataset) -> Callable[[Tensor], Tensor]:
-    """Sum over I_{j,+} of y⟨descent_j, ξ⟩, (..., J)."""
-    on = noise_projections(W, data) > 0
-    return lambda descent: torch.where(on, noise_projections(descent, data), 0.0).sum(-2)
 
 
 def _on_first(W: Tensor, data: Dataset) -> Callable[[Tensor], Tensor]:

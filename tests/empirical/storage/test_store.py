@@ -15,6 +15,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,6 @@ from empirical.storage.store import (
     missing,
     read_shards,
     read_store,
-    repair_store,
-    verify_store,
 )
 
 Contents = Callable[[Path], dict[str, bytes]]
@@ -50,6 +49,8 @@ COMMON: dict[str, Any] = {
     "settings": {"sampler": "ddim", "guidance": 2.0},
 }
 SOURCES = (*range(0, 60, 2), 101)
+
+repair_store = partial(make_store, repair=True)
 
 
 def wanted(sources: Sequence[int], k: int = 3, strengths: Sequence[float] = (0.6,)) -> Any:
@@ -579,7 +580,7 @@ def test_damage_is_named_left_alone_and_repaired(
     make_store(tmp_path, request, make, 5)
     whole = contents(tmp_path)
     path = shards(tmp_path)[0]
-    assert verify_store(tmp_path) == []
+    assert missing(tmp_path, request) == 0
     damage(path)
     before = contents(tmp_path)
     for call in (read_store, missing, lambda *given: make_store(*given, pytest.fail)):
@@ -587,7 +588,6 @@ def test_damage_is_named_left_alone_and_repaired(
             call(tmp_path, request)
         assert str(error.value).startswith(f"{path} is not")
         assert "\n" not in str(error.value)
-    assert [str(found) for found in verify_store(tmp_path)] == [str(error.value)]
     assert contents(tmp_path) == before
     repair_store(tmp_path, request, make, 5)
     assert contents(tmp_path) == whole
@@ -612,7 +612,9 @@ def test_any_flipped_byte_is_found(tmp_path: Path, rng: np.random.Generator) -> 
     raw = path.read_bytes()
     for place in rng.integers(len(raw), size=60):
         flip(path, int(place))
-        assert [found.value for found in verify_store(tmp_path)] == [path]
+        with pytest.raises(ParameterError) as damaged:
+            missing(tmp_path, request)
+        assert damaged.value.value == path
         path.write_bytes(raw)
     pixels = read_store(tmp_path, request)
     (tmp_path / "manifest.json").unlink()
@@ -638,7 +640,7 @@ def test_damaged_records_are_named_and_repaired(
     flipped = f"{text[:digit]}{'0' if text[digit] != '0' else '1'}{text[digit + 1 :]}"
     (tmp_path / name).write_text(text[:-9] if cut else flipped)
     assert (tmp_path / name).read_text() != text
-    for call in (read_store, missing, lambda folder, _: verify_store(folder)):
+    for call in (read_store, missing):
         with pytest.raises(ParameterError, match=f"{tmp_path / name} is not a"):
             call(tmp_path, request)
     repair_store(tmp_path, request, pytest.fail)
