@@ -13,7 +13,7 @@ import tyro
 from common.cli import parse_or_exit
 from common.cli import run as run_command
 from empirical.commands.diagnosis import diagnose
-from empirical.commands.experiments import bench, compare, reproduce, tune
+from empirical.commands.experiments import bench, compare, compare_arms, reproduce, tune
 from empirical.commands.generator import train_generator
 from empirical.commands.recommendation import grid, recommend
 from empirical.commands.run import generate, run, select, stability, train
@@ -70,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             name: starting_from(start, after_parsing(function))
             for name, function in COMMANDS.items()
         }
+        if start.data.dataset != "digits":  # of digits many splits are compared
+            commands["compare"] = starting_from(start, after_parsing(compare_arms))
         work: Callable[[], None] = parse_or_exit(
             lambda: tyro.extras.subcommand_cli_from_dict(
                 commands,

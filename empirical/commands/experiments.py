@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Annotated
 
+import tyro
 from rich.console import Console
 
 from common.cli import benchmark
+from empirical.commands.start import NO_START, Flat, Start
+from empirical.config.study import STUDY, Study
 from empirical.experiments.settings import Comparison, Tuning
+from empirical.runtime import HERE, Machine
 
 
 def compare(comparison: Comparison, out: Path, jobs: int = 2) -> None:
@@ -27,6 +32,44 @@ def compare(comparison: Comparison, out: Path, jobs: int = 2) -> None:
 
     show_comparison(compare(comparison, out, jobs))
     print(out / "results.json")
+
+
+def compare_arms(
+    settings: Flat,
+    *,
+    out: Path,
+    study: Annotated[Study, tyro.conf.arg(name="")] = STUDY,
+    machine: Machine = HERE,
+    start: Start = NO_START,
+    dry_run: bool = False,
+) -> None:
+    """Does targeted augmentation help on these images? Arms compared over seeds, with a verdict.
+
+    Trains every arm with the same slow examples and images, at equal epochs and at equal optimizer
+    steps, and writes OUT/report.html, OUT/results.json and OUT/slow.csv (every training image:
+    file, class, loss, cluster, slow or fast). The same command resumes. --dry-run makes every
+    check and says how long it would take.
+
+    For example: python -m empirical compare --dataset folder:photos --time-budget 20m --out
+    runs/photos
+
+    or with a model from the hub: python -m empirical compare --dataset folder:photos --generator
+    hub:stabilityai/sd-turbo --arms original upsample tada syn-rand syn-all --out runs/photos
+
+    Without --dataset, or for digits, `compare` is another experiment: many splits of digits.
+    """
+    from empirical.experiments import study as studies
+    from empirical.experiments.timing import clock
+
+    if dry_run:
+        plan, _, _ = studies.prepare(settings, study, out, machine)
+        print(f"about {clock(plan.total)}: {studies.in_words(plan, study)}")
+        return
+    results = studies.compare_arms(settings, study, out, machine)
+    for line in results["warnings"]:
+        print(f"warning: {line}")
+    print(results["verdict"])
+    print(out / "report.html")
 
 
 def tune(tuning: Tuning, out: Path, jobs: int = 2) -> None:

@@ -8,6 +8,7 @@ padding 4 and flip. For upsampling the paper uses k = 2, since more hurts: say -
 from __future__ import annotations
 
 from common.errors import near, require
+from empirical.config.data import OWN
 from empirical.config.settings import Settings, changed
 from empirical.config.training import TUNED_LR
 
@@ -51,6 +52,24 @@ _CIFAR10 = Settings.make(
 _CIFAR100 = changed(_CIFAR10, dataset="cifar100", rho=0.2, separating_epoch=20)
 _TINY = changed(_CIFAR10, dataset="tinyimagenet", k=4, separating_epoch=10)
 
+_FOLDER = changed(
+    DIGITS,
+    dataset="folder:images",
+    n_train=None,
+    network="conv4",
+    image_size=32,
+    epochs=40,
+    batch_size=32,
+    lr=0.05,
+    augmentation="crop+flip",
+    separating_epoch=5,
+    strength=0.4,
+    generator_data="train",
+    generator_shuffle=2,
+    generator_steps=1500,
+)
+"""Own images on a laptop. The generator sees the training images alone: what it adds is little."""
+
 PRESETS = {
     "digits-small": DIGITS,
     "planted-small": changed(
@@ -78,6 +97,28 @@ PRESETS = {
         generator_shuffle=2,
         generator_steps=1000,
     ),
+    "folder-small": _FOLDER,
+    "folder-gpu": changed(
+        _FOLDER,
+        network="resnet18",
+        image_size=64,
+        epochs=100,
+        batch_size=128,
+        lr=0.1,
+        generator="hub:stabilityai/sd-turbo",
+        fixed_steps=False,
+        denoising_steps=None,
+        guidance=None,
+    ),
+    "cifar10-small": changed(
+        _FOLDER,
+        dataset="cifar10",
+        n_train=10_000,
+        batch_size=64,
+        epochs=30,
+        generator_widths=(64, 128, 128),
+        generator_steps=20_000,
+    ),
     "cifar10-resnet18": _CIFAR10,
     "cifar10-vgg19": changed(_CIFAR10, network="vgg19"),
     "cifar10-densenet121": changed(_CIFAR10, network="densenet121"),
@@ -101,15 +142,16 @@ _OF_DATASET = {
 def base(name: str | None, dataset: str | None, generator: str | None = None) -> Settings:
     """The settings that a command line starts from: a preset, or the one of its data set.
 
-    A folder of images starts from CIFAR-10's recipe, and a hub pipeline from its own steps and
-    guidance. Raises ParameterError for a preset that does not exist.
+    Own images start from folder-small, and a hub pipeline from its own steps and guidance. Raises
+    ParameterError for a preset that does not exist.
     """
     if name is None:
-        name = _OF_DATASET.get(dataset or "digits", "cifar10-resnet18")
+        own = dataset is not None and dataset.startswith(OWN)
+        name = _OF_DATASET.get(dataset or "digits", "folder-small" if own else "cifar10-resnet18")
     allowed = f"one of {', '.join(PRESETS)}{near(name, PRESETS)}"
     require(name in PRESETS, "preset", name, allowed)
     found = PRESETS[name]
-    if dataset is not None and dataset.startswith("folder:"):
+    if dataset is not None and dataset.startswith(OWN):
         found = changed(found, dataset=dataset)
     if generator is not None and generator.startswith("hub:"):
         own = {"denoising_steps": None, "guidance": None}

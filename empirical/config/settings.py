@@ -19,6 +19,7 @@ from empirical.config.selection import SelectionSettings
 from empirical.config.strength import grid
 from empirical.config.training import TrainingSettings
 
+DATA_BEFORE = ("dataset", "n_train", "split")
 NETWORKS = ("small", "conv4", "resnet18", "vgg19", "densenet121", "vit-s", "convnext-t", "swin-t")
 BUDGETS = ("epochs", "steps")
 
@@ -182,14 +183,21 @@ def command_line(
     return " ".join([*words, f"--out {out}"])
 
 
+_SINCE: dict[str, Any] = {
+    own.name: own.default for own in fields(DataSettings) if own.name not in DATA_BEFORE
+}
+"""What records of earlier versions lack, with what it was then."""
+
+
 def from_record(record: Mapping[str, Any], where: object) -> Settings:
     """The settings of which `record` is the record. where: what a message calls it.
 
     Raises:
         ParameterError: it has another name, lacks one, or a value is not allowed.
     """
-    differing = sorted(set(record) ^ set(PART_OF))
+    missing = sorted(set(PART_OF) - set(record) - set(_SINCE))
+    differing = sorted(set(record) - set(PART_OF)) + missing
     allowed = f"settings of a run; it differs in {', '.join(differing)}"
     require(not differing, "config", where, allowed)
-    values = {name: tuple(v) if isinstance(v, list) else v for name, v in record.items()}
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in (_SINCE | record).items()}
     return Settings.make(values | {"strengths": values["strengths"] or None})

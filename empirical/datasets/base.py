@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,8 @@ class ImageSet:
     flips: bool
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    files: tuple[tuple[str, ...], tuple[str, ...]] | None = field(default=None, kw_only=True)
+    """Names of the training and of the test images' files, where they have any."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -67,7 +69,8 @@ class Source:
     shape: (channels, side, side) of every image; counts: of training and test images;
     read: finds the files (downloads them, where allowed) and fills two uint8 arrays
     (count, *shape), training and test;
-    keep: reading takes so long that the pixels are kept in a cache file.
+    keep: reading takes so long that the pixels are kept in a cache file;
+    files: names of the training and of the test images' files, where they have any.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Source:
     flips: bool
     read: Callable[[np.ndarray, np.ndarray], Contents]
     keep: bool = False
+    files: tuple[tuple[str, ...], tuple[str, ...]] | None = None
 
 
 def channel_statistics(pixels: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

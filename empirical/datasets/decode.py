@@ -1,10 +1,11 @@
-"""Image files to square RGB pixels, by several threads."""
+"""Image files, or their bytes, to square RGB pixels, by several threads."""
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,46 +20,89 @@ from PIL.TiffImagePlugin import (
 
 from common.errors import ParameterError, require
 
+Encoded = Path | tuple[str, bytes]
+"""An image file: its path, or what messages call it and its bytes."""
 
-def decode(paths: Sequence[Path], pixels: np.ndarray, threads: int | None = None) -> None:
+
+def decode(
+    images: Sequence[Encoded],
+    pixels: np.ndarray,
+    threads: int | None = None,
+    fit: str = "crop",
+) -> None:
     """Fill uint8 (n, 3, side, side) with the images of n files.
 
     All are turned upright as the camera says and brought to RGB of 8 bits (`_rgb`, `_levels`).
-    Others than `side` x `side` are cut to the central square and resized.
+    Others than `side` x `side` are cut to the central square (fit: crop), or laid whole onto black
+    (pad), and resized.
 
     threads: None is one for each core, at most 8: decoding is done outside of Python's lock.
 
     Raises:
         ParameterError: a file is not an image, cut short, or of numbers that do not say what is
-            white; it names the first such one.
+            white; it names the first such one, and says how many more of them there are.
     """
-    require(threads is None or threads >= 1, "threads", threads, "at least 1")
-    workers = threads or min(os.cpu_count() or 1, 8)
 
     def fill(number: int) -> None:
-        pixels[number] = _pixels(paths[number], pixels.shape[-1])
+        pixels[number] = _pixels(images[number], pixels.shape[-1], fit)
 
-    # In blocks, so that an error stops the work soon; filters of warnings belong to the process.
-    with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
+    failed = _each(fill, len(images), threads)
+    if failed:
+        first = next(iter(failed.values()))
+        others = [str(_path(images[number])) for number in list(failed)[1:4]]
+        more = f"; {len(failed) - 1} more are not, as {', '.join(others)}" if others else ""
+        raise ParameterError(first.name, first.value, first.allowed + more) from first
+
+
+def unreadable(images: Sequence[Encoded], threads: int | None = None) -> dict[int, ParameterError]:
+    """What is wrong with each of these files that is no whole image, by its place."""
+    return _each(lambda number: read_rgb(images[number]), len(images), threads)
+
+
+def _each(work: Callable[[int], object], n: int, threads: int | None) -> dict[int, ParameterError]:
+    """work(0) ... work(n - 1) by several threads; the refusals by number."""
+    require(threads is None or threads >= 1, "threads", threads, "at least 1")
+
+    def refusal(number: int) -> ParameterError | None:
+        try:
+            work(number)
+        except ParameterError as error:
+            return error
+        return None
+
+    # filters of warnings belong to the process
+    with (
+        warnings.catch_warnings(),
+        ThreadPoolExecutor(threads or min(os.cpu_count() or 1, 8)) as pool,
+    ):
         warnings.simplefilter("ignore")
-        for start in range(0, len(paths), 256):
-            list(pool.map(fill, range(start, min(start + 256, len(paths)))))
+        found = dict(enumerate(pool.map(refusal, range(n))))
+    return {number: error for number, error in found.items() if error is not None}
 
 
-def _pixels(path: Path, side: int) -> np.ndarray:
+def _path(image: Encoded) -> Path:
+    return image if isinstance(image, Path) else Path(image[0])
+
+
+def _pixels(encoded: Encoded, side: int, fit: str) -> np.ndarray:
     """One image, uint8 (3, side, side)."""
-    image = read_rgb(path)
+    image = read_rgb(encoded)
     if image.size != (side, side):
-        image = ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
+        bring = ImageOps.fit if fit == "crop" else ImageOps.pad
+        image = bring(image, (side, side), Image.Resampling.BICUBIC)
     return np.asarray(image).transpose(2, 0, 1)
 
 
-def read_rgb(path: Path) -> Image.Image:
+def read_rgb(encoded: Encoded) -> Image.Image:
     """An image file in its own size. Raises ParameterError as `decode` does."""
+    path = _path(encoded)
     try:
         # not Image.open(path): it maps files into memory, and scrambles an uncompressed TIFF that
         # is to be turned
-        with path.open("rb") as file, Image.open(file) as opened:
+        with (
+            path.open("rb") if isinstance(encoded, Path) else io.BytesIO(encoded[1]) as file,
+            Image.open(file) as opened,
+        ):
             return _rgb(opened, path)
     except (FileNotFoundError, PermissionError, IsADirectoryError, ParameterError):
         raise  # names the file

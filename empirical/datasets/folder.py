@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from common.errors import ParameterError, require
 from common.progress import say
 from common.seeding import numpy_stream
 from empirical.datasets.base import Contents, Source
-from empirical.datasets.decode import decode
+from empirical.datasets.decode import decode, unreadable
 
 SUFFIXES = frozenset(
     ".avif .bmp .gif .heic .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tga .tif .tiff "
@@ -55,24 +55,39 @@ class Parts:
     test: Found
 
 
-def source(path: Path, side: int, flips: bool) -> Source:
+def source(
+    path: Path,
+    side: int,
+    flips: bool,
+    fit: str = "crop",
+    shown: Mapping[str, str] | None = None,
+    skip_unreadable: bool = False,
+) -> Source:
     """A folder of images as a source: see `find` for what is read as what.
+
+    shown: other names of classes, by the names of their folders; skip_unreadable: leave out files
+    that are no whole images, and say which.
 
     Raises:
         ParameterError: the folder, a class or an image is missing, or `find` refuses it.
     """
     require(isinstance(side, int) and side >= 1, "side", side, "a whole number of at least 1")
     parts = find(path)
+    if skip_unreadable:
+        parts = _readable(path, parts)
+    names = shown_names(parts.classes, shown or {})
 
     def read(train_pixels: np.ndarray, test_pixels: np.ndarray) -> Contents:
         for found, pixels in ((parts.train, train_pixels), (parts.test, test_pixels)):
-            decode([file for file, _ in found], pixels)
-        return Contents(_labels(parts.train), _labels(parts.test), parts.classes)
+            decode([file for file, _ in found], pixels, fit=fit)
+        return Contents(_labels(parts.train), _labels(parts.test), names)
 
     return Source(
         name="folder",
         version={
             "side": side,
+            **({} if fit == "crop" else {"fit": fit}),
+            **({"classes": list(names)} if shown else {}),
             "train": _state(path, parts.train),
             "test": _state(path, parts.test),
             "decoder": 2,  # raised when the same file gives other pixels than before
@@ -82,7 +97,40 @@ def source(path: Path, side: int, flips: bool) -> Source:
         flips=flips,
         read=read,
         keep=True,
+        files=(_names(path, parts.train), _names(path, parts.test)),
     )
+
+
+def _names(path: Path, found: Found) -> tuple[str, ...]:
+    return tuple(str(file.relative_to(path)) for file, _ in found)
+
+
+def shown_names(classes: Sequence[str], shown: Mapping[str, str]) -> tuple[str, ...]:
+    """The classes by their other names. Raises ParameterError for a name of no class."""
+    unknown = sorted(set(shown) - set(classes))
+    some = f"{', '.join(classes[:8])}{', ...' if len(classes) > 8 else ''}"
+    require(not unknown, "class_names", ", ".join(unknown), f"classes of the data: {some}")
+    return tuple(shown.get(name, name) for name in classes)
+
+
+def _readable(path: Path, parts: Parts) -> Parts:
+    """The images that can be read; says which cannot.
+
+    Raises:
+        ParameterError: a class has no training image left.
+    """
+    kept: list[Found] = []
+    for found in (parts.train, parts.test):
+        refused = unreadable([file for file, _ in found])
+        for error in refused.values():
+            say(f"skipped: {error}")
+        kept.append([pair for number, pair in enumerate(found) if number not in refused])
+    train, test = kept
+    for label, name in enumerate(parts.classes):
+        left = any(own == label for _, own in train)
+        require(left, "folder", path / name, "one with images that can be read")
+    require(bool(test), "folder", path, "one with test images that can be read")
+    return Parts(parts.classes, train, test)
 
 
 def find(path: Path) -> Parts:

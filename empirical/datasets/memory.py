@@ -76,6 +76,7 @@ def _image_set(
         flips=source.flips,
         mean=mean,
         std=std,
+        files=source.files,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from empirical.config.data import SIDE
 from empirical.datasets.planted import PlantedConfig
 
 
@@ -27,10 +28,11 @@ _SIZES = {
 }
 
 
-def size(name: str, side: int = 64) -> Size:
+def size(name: str, side: int = SIDE) -> Size:
     """Size of a data set; a folder's images are counted, not opened.
 
-    Raises ParameterError for a folder that is refused, and KeyError for another name.
+    Raises ParameterError for a folder that is refused, and KeyError for another name, as hf:NAME,
+    which must be read.
     """
     if name == "planted":
         planted = PlantedConfig()

@@ -64,7 +64,18 @@ def open_set(
     Raises:
         ParameterError: the data are not there, or damaged (one line says what to do).
     """
-    return registry.load(settings.dataset, root, download, planted=planted)
+    return registry.load(
+        settings.dataset,
+        root,
+        download,
+        side=settings.image_size,
+        fit=settings.image_fit,
+        flips=settings.turned,
+        class_names=settings.class_names,
+        skip_unreadable=settings.skip_unreadable,
+        columns=(settings.image_column, settings.label_column),
+        planted=planted,
+    )
 
 
 def make_split(data: ImageSet, settings: DataSettings) -> Split:

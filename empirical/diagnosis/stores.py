@@ -18,7 +18,7 @@ from common.locks import writing
 from common.progress import progress
 from common.seeding import numpy_stream
 from common.threads import one_thread
-from empirical.config.data import DataSettings
+from empirical.config.data import READING, DataSettings
 from empirical.datasets.base import ImageSet, fingerprint, take
 from empirical.datasets.planted import PlantedSet
 from empirical.datasets.seen import SEEN, check_unseen, read_seen, seen_digest
@@ -57,16 +57,22 @@ class Stored:
     identity: dict[str, Any]
 
 
-def dataset_of(folder: Path) -> str:
-    """The name of the data set that a store is of.
+def data_of(folder: Path) -> DataSettings:
+    """The images that a store is of.
 
     Raises:
         ParameterError: `folder` is no store, is damaged, or does not say.
     """
-    name = read_identity(folder).get("dataset")
+    identity = read_identity(folder)
     allowed = "a store whose settings name its data set (dataset); make it with this version"
-    require(isinstance(name, str), "synthetic", folder, allowed)
-    return str(name)
+    require(isinstance(identity.get("dataset"), str), "synthetic", folder, allowed)
+    return data_settings(identity)
+
+
+def data_settings(identity: Mapping[str, Any]) -> DataSettings:
+    """Of what a store says that all its images share, the part on the real images."""
+    names = ("dataset", *READING, "split", "n_train")
+    return DataSettings(**{name: identity[name] for name in names if name in identity})
 
 
 def read_copies(folder: Path, data: ImageSet, at_most: int = AT_MOST, seed: int = 0) -> Stored:
@@ -138,8 +144,8 @@ def diagnose_store(
         ParameterError: see `read_copies` and `train_judge`.
     """
     folder = Path(folder)
-    name = dataset_of(folder)
-    data = open_set(DataSettings(name), root, machine.download)
+    images = data_of(folder)
+    data = open_set(images, root, machine.download)
     stored = read_copies(folder, data, at_most, seed)
     known = for_judge(folder, data, stored)
     place = torch.from_numpy(np.searchsorted(known, stored.sources.indices.numpy()))
@@ -162,7 +168,7 @@ def diagnose_store(
     if distance.library() is None:
         notes = [f"FID and KID left out: {distance.REMEDY}"]
     return {
-        "dataset": name,
+        "dataset": images.dataset,
         "store": digest(stored.identity),
         "backend": stored.identity["backend"],
         "model": stored.identity["model"],
@@ -187,8 +193,7 @@ def for_judge(folder: Path, data: ImageSet, stored: Stored) -> np.ndarray:
     """
     about = stored.identity
     with_split = "split" in about and "n_train" in about
-    own = {name: about[name] for name in ("split", "n_train")} if with_split else {}
-    split = make_split(data, DataSettings(about["dataset"], **own))
+    split = make_split(data, data_settings(about))
     noted, there = about.get("trained_on"), read_seen(folder)
     allowed = f"a store with the {SEEN} that it was written with; repair it"
     require(noted is None or noted == seen_digest(there), "synthetic", folder, allowed)

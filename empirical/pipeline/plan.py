@@ -135,7 +135,7 @@ def plan(settings: Settings, out: Path, machine: Machine = HERE) -> dict[str, An
     Raises:
         ParameterError: the settings do not fit the data set, or no generator; or it does not work.
     """
-    shape = sizes.size(settings.data.dataset)
+    shape = _size_of(settings, machine)
     n = settings.data.train_images or shape.n_train
     if settings.data.dataset == "digits":
         make_split(open_set(settings.data, machine.data), settings.data)
@@ -172,6 +172,14 @@ def plan(settings: Settings, out: Path, machine: Machine = HERE) -> dict[str, An
         "memory": memory(settings, shape, own.images),
         "out": str(out),
     }
+
+
+def _size_of(settings: Settings, machine: Machine) -> sizes.Size:
+    """The data set's size; hf:NAME has to be read for it."""
+    if not settings.data.dataset.startswith("hf:"):
+        return sizes.size(settings.data.dataset, settings.data.image_size)
+    data = open_set(settings.data, machine.data, machine.download)
+    return sizes.Size(len(data.train.labels), len(data.classes), data.channels, data.side)
 
 
 def tables(found: Mapping[str, Any]) -> list[Table]:

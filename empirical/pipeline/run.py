@@ -15,6 +15,7 @@ Under `accelerate launch` or torchrun all processes train, and the first alone w
 
 from __future__ import annotations
 
+import csv
 import re
 import shutil
 import time
@@ -31,7 +32,7 @@ from torch import Tensor
 from common import distributed
 from common.divergence import DivergenceError
 from common.errors import require
-from common.files import digest, file_digest, read_json, write_json
+from common.files import digest, file_digest, read_json, whole_file, write_json
 from common.locks import writing
 from common.progress import say
 from common.run_folder import open_folder, release_folder
@@ -47,7 +48,7 @@ from empirical.pipeline.finished import NETWORK, RESULT_KEYS, finished
 from empirical.pipeline.synthesis import load_backend, seen_by, stored_images, trained_here
 from empirical.runtime import HERE, Machine
 from empirical.selection import slow_sets
-from empirical.selection.early_training import find_slow
+from empirical.selection.early_training import Found, find_slow
 from empirical.training import evaluate, networks
 from empirical.training.devices import Tracked, accelerated
 from empirical.training.engine import check_company, train
@@ -109,6 +110,17 @@ def _opened(
         distributed.run_on_main(check_folder)
         with free_if_diverged(out):
             yield place
+
+
+def check(settings: Settings, out: Path, machine: Machine = HERE) -> None:
+    """Every check that `run` makes before its first long step, and nothing else.
+
+    Raises:
+        ParameterError: a setting does not fit the data or the machine, or a generator does not
+            work.
+    """
+    distributed.start(machine.cpu)
+    distributed.run_on_all(lambda: _checked(settings, out, machine, generates=True))
 
 
 @contextmanager
@@ -190,6 +202,7 @@ def _selected(place: Workplace) -> slow_sets.Slow:
         slow_sets.check_some(slow.train, place.settings.selection.selection)
 
     def write() -> None:
+        write_slow_list(place.out / "slow.csv", place.data, place.split.train, found)
         write_json(
             path,
             {
@@ -205,6 +218,41 @@ def _selected(place: Workplace) -> slow_sets.Slow:
 
     distributed.run_on_main(write)
     return slow
+
+
+def share_selection(source: Path, target: Path, settings: Settings) -> None:
+    """Give a run's folder the selection of another of its seed, which depends on neither arm,
+    budget, k nor strength."""
+
+    def share() -> None:
+        open_folder(target, settings.record(), STAGES)
+        for name in ("slow.csv", "selection.json"):
+            if not (target / name).exists():
+                with whole_file(target / name) as part:
+                    shutil.copyfile(source / name, part)
+
+    distributed.run_on_main(share)
+
+
+def write_slow_list(path: Path, data: ImageSet, rows: np.ndarray, found: Found) -> None:
+    """Every training image as a line of a table: file, class, loss, cluster, slow or fast.
+
+    index: of the image in the data set; cluster: of its class, by rising mean loss from 0; empty
+    where the selection has none.
+    """
+    labels = data.train.labels.numpy()
+    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("index", "file", "class", "loss", "cluster", "slow"))
+        for place, row in enumerate(rows.tolist()):
+            name = data.files[0][row] if data.files is not None else ""
+            group = int(found.group[place])
+            table.writerow(
+                (
+                    *(row, name, data.classes[labels[row]], f"{found.losses[place]:.6g}"),
+                    *("" if group < 0 else group, "slow" if found.slow.train[place] else "fast"),
+                )
+            )
 
 
 def _synthetic(place: Workplace, pairs: list[Pair], repair: bool = False) -> dict[Pair, Tensor]:

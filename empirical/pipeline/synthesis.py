@@ -362,6 +362,7 @@ def request(
             "dataset": settings.data.dataset,
             "n_train": settings.data.train_images,
             "split": settings.data.split,
+            **settings.data.reading,
             "trained_on": seen_digest(seen),
             "trajectory": how.trajectory,
             **about,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,6 @@ from common.errors import require
 from common.files import read_json, write_json
 from common.locks import one_writer
 from common.plotting import BLUE, GREEN, GREY, ORANGE, RED, STYLE, canvas, write_figure
-from common.run_folder import open_folder
 from empirical.config.settings import MOST_SEEDS, Settings, changed
 from empirical.datasets.base import fingerprint
 from empirical.datasets.splits import make_split, open_set
@@ -96,7 +94,7 @@ def grid(
             strength = settings.generation.strength if cell.strength is None else cell.strength
             own = changed(base, seed=seed, k=cell.k, strength=strength, strengths=None)
             if cell.k > 1:
-                _share_selection(folder / Cell(1, None).name, folder / cell.name, own)
+                run.share_selection(folder / Cell(1, None).name, folder / cell.name, own)
             found[cell].append(run.run(own, folder / cell.name, here))
     recommended = out / "recommendation.json"
     result = {
@@ -118,19 +116,6 @@ def grid(
 
     distributed.run_on_main(write)
     return result
-
-
-def _share_selection(source: Path, target: Path, settings: Settings) -> None:
-    """Give a cell the selection of its seed, which does not depend on strength and k."""
-
-    def share() -> None:
-        open_folder(target, settings.record(), run.STAGES)
-        if not (target / "selection.json").exists():
-            part = target / "selection.json.part"
-            shutil.copyfile(source / "selection.json", part)
-            part.replace(target / "selection.json")
-
-    distributed.run_on_main(share)
 
 
 def _recommended(path: Path) -> dict[str, Any]:

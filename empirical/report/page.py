@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from importlib.resources import files as resource
 from pathlib import Path
 from typing import Any
@@ -25,29 +26,44 @@ def write_report(results: dict[str, Any], gallery: Gallery, out: Path) -> Path:
 
     The page needs no other file and no network.
     """
-    (out / "figures").mkdir(parents=True, exist_ok=True)
-    embedded = {}
     with mpl.rc_context(STYLE):
-        for name, figure in (
-            ("claims", tables.draw(results["theory"])),
-            ("test_errors", plots.test_errors(results["empirical"])),
-            ("orderings", plots.orderings(results["empirical"])),
-            ("images", plots.images(gallery)),
-        ):
-            png = _png(figure)
-            with whole_file(out / "figures" / f"{name}.png") as part:
-                part.write_bytes(png)
-            embedded[name] = "data:image/png;base64," + base64.b64encode(png).decode()
+        drawn = {
+            "claims": tables.draw(results["theory"]),
+            "test_errors": plots.test_errors(results["empirical"]),
+            "orderings": plots.orderings(results["empirical"]),
+            "images": plots.images(gallery),
+        }
+        figures = embedded(drawn, out / "figures")
+    return render("report.html", figures=figures, **results)(out / "report.html")
+
+
+def embedded(figures: dict[str, Figure], folder: Path) -> dict[str, str]:
+    """Write the figures as PNG files into a folder; returns them as addresses for a page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for name, figure in figures.items():
+        png = _png(figure)
+        with whole_file(folder / f"{name}.png") as part:
+            part.write_bytes(png)
+        found[name] = "data:image/png;base64," + base64.b64encode(png).decode()
+    return found
+
+
+def render(template: str, **values: Any) -> Callable[[Path], Path]:
+    """A page of a template and these values; call it with the path to write it to."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters |= {"points": points, "signed": lambda share: points(share, sign=True)}
     environment.filters["number"] = lambda value: f"{value:.4g}"
     environment.filters["by_label"] = lambda quantities: {q["label"]: q for q in quantities}
-    template = resource("empirical.report").joinpath("report.html").read_text(encoding="utf-8")
-    page = environment.from_string(template).render(figures=embedded, **results)
-    path = out / "report.html"
-    with whole_file(path) as part:
-        part.write_text(page, encoding="utf-8")
-    return path
+    text = resource("empirical.report").joinpath(template).read_text(encoding="utf-8")
+    page = environment.from_string(text).render(**values)
+
+    def write(path: Path) -> Path:
+        with whole_file(path) as part:
+            part.write_text(page, encoding="utf-8")
+        return path
+
+    return write
 
 
 def _png(figure: Figure) -> bytes:

@@ -31,11 +31,15 @@ class Found:
 
     about: JSON values: the early network's training error, whether it is at chance, notes on that
     in words, and on planted images precision and recall against the truth.
+    losses, group: float64 and int (n_train,), each training image's loss and cluster, as of
+    `slow_sets.Clusters`; -1 without clusters.
     """
 
     slow: Slow
     epoch: int
     about: dict[str, Any]
+    losses: np.ndarray
+    group: np.ndarray
 
 
 def training_set(data: ImageSet, rows: np.ndarray) -> TrainingSet:
@@ -103,7 +107,7 @@ def select(trained: Trained, data: ImageSet, split: Split, settings: Settings) -
     above the loss of the last one taken (loss), or are misclassified; for reporting only.
     """
     on_train, on_test = _outputs(trained.network, data, split, settings)
-    slow = _select(on_train, on_test, data, settings)
+    slow, group = _select(on_train, on_test, data, settings)
     about: dict[str, Any] = {"early_error": trained.history[-1]["error"]}
     right = int((on_train.logits.argmax(axis=1) == on_train.labels).sum())
     about["at_chance"] = slow_sets.at_chance(right, on_train.labels)
@@ -117,7 +121,7 @@ def select(trained: Trained, data: ImageSet, split: Split, settings: Settings) -
     if isinstance(data, PlantedSet):
         about["train"] = slow_sets.against_truth(slow.train, data.train_slow[split.train])
         about["test"] = slow_sets.against_truth(slow.test, data.test_slow[split.test])
-    return Found(slow, len(trained.history), about)
+    return Found(slow, len(trained.history), about, on_train.losses, group)
 
 
 def truth_by_epoch(
@@ -137,7 +141,7 @@ def truth_by_epoch(
     images = take(data.train, split.train)
 
     def evaluate(network: nn.Module) -> dict[str, float]:
-        slow = _select(*_outputs(network, data, split, settings), data, settings).train
+        slow = _select(*_outputs(network, data, split, settings), data, settings)[0].train
         logits = outputs_of(network, images.pixels, data.mean, data.std).numpy()
         wrong = logits.argmax(axis=1) != images.labels.numpy()
         errors = {"error_fast": wrong[~truth].mean(), "error_slow": wrong[truth].mean()}
@@ -185,8 +189,10 @@ def _outputs(
     return on_train, on_test
 
 
-def _select(on_train: Outputs, on_test: Outputs, data: ImageSet, settings: Settings) -> Slow:
-    """The slow images by what an early network says of them."""
+def _select(
+    on_train: Outputs, on_test: Outputs, data: ImageSet, settings: Settings
+) -> tuple[Slow, np.ndarray]:
+    """The slow images by what an early network says of them, and the training images' clusters."""
     seed = seed_for("clusters", settings.data.dataset, settings.data.split, settings.seed)
     n_classes = len(data.classes)
     if settings.selection.selection == "cluster":
@@ -198,7 +204,8 @@ def _select(on_train: Outputs, on_test: Outputs, data: ImageSet, settings: Setti
             seed,
             settings.selection.clusters,
         )
-        return Slow(clusters.slow, slow_sets.assign(clusters, on_test.clustered, on_test.labels))
+        slow_test = slow_sets.assign(clusters, on_test.clustered, on_test.labels)
+        return Slow(clusters.slow, slow_test), clusters.group
     slow = slow_sets.select_slow(
         settings.selection.selection,
         on_train.clustered,
@@ -212,7 +219,7 @@ def _select(on_train: Outputs, on_test: Outputs, data: ImageSet, settings: Setti
         slow_test = on_test.losses >= on_train.losses[slow].min(initial=np.inf)
     else:
         slow_test = on_test.logits.argmax(axis=1) != on_test.labels
-    return Slow(slow, slow_test)
+    return Slow(slow, slow_test), np.full(len(slow), -1)
 
 
 @dataclass(frozen=True)

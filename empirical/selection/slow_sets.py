@@ -35,12 +35,15 @@ class Clusters:
     slow: bool (n,), which of the clustered examples are slow;
     centres: float64 (classes, clusters, outputs), by rising mean loss; NaN where a class has too
         few different outputs;
-    n_slow: of the centres of a class, the last n_slow are slow: int (classes,).
+    n_slow: of the centres of a class, the last n_slow are slow: int (classes,);
+    group: int (n,), which of the clusters of its class each example is in, by rising mean loss; -1
+        where a class was not clustered.
     """
 
     slow: np.ndarray
     centres: np.ndarray
     n_slow: np.ndarray
+    group: np.ndarray
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -103,6 +106,7 @@ def cluster(
     slow = np.zeros(len(labels), dtype=bool)
     centres = np.full((n_classes, n_clusters, outputs.shape[1]), np.nan)
     n_slow = np.zeros(n_classes, dtype=int)
+    placed = np.full(len(labels), -1)
     for label in range(n_classes):
         members = np.flatnonzero(labels == label)
         own = outputs[members].astype(np.float64)
@@ -118,8 +122,9 @@ def cluster(
             n_slow[label] = 0
         of_slow = order[n_clusters - n_slow[label] :]
         slow[members] = np.isin(group, of_slow)
+        placed[members] = np.argsort(order)[group]
         centres[label] = [own[group == c].mean(axis=0) for c in order]
-    return Clusters(slow, centres, n_slow)
+    return Clusters(slow, centres, n_slow, placed)
 
 
 def assign(clusters: Clusters, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:

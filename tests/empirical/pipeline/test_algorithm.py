@@ -32,6 +32,7 @@ from empirical.runtime import Machine
 from empirical.selection import early_training, slow_sets
 from empirical.training import networks
 from empirical.training.batches import TrainingSet
+from tests.messages import says
 
 Command = Callable[..., tuple[int, str, str]]
 Contents = Callable[[Path], dict[str, bytes]]
@@ -257,7 +258,7 @@ def test_a_plan_of_what_cannot_be_is_refused(
 ) -> None:
     code, out, err = command("run", *words, "--out", tmp_path / "run", "--dry-run")
     assert (code, out) == (2, "")
-    assert err.startswith(f"error: {said}")
+    assert says(err, said)
     assert len(err.splitlines()) == 1
 
 

@@ -18,6 +18,7 @@ from empirical.config.settings import RUN_ARMS, changed
 from empirical.pipeline import arms, memory
 from empirical.pipeline.memory import Sizes, check_run, counts, run_bytes
 from empirical.runtime import Machine
+from tests.messages import says
 
 Command = Callable[..., tuple[int, str, str]]
 SIZES_OF_DIGITS = Sizes(100, 1000, 500, 1, 8, 10)
@@ -28,6 +29,7 @@ from pathlib import Path
 from empirical.config.presets import DIGITS
 from empirical.config.settings import changed
 from empirical.pipeline.run import run
+from tests.messages import says
 torch.set_num_threads(1)
 base = {"epochs": 1, "separating_epoch": 1, "generator_steps": 2, "denoising_steps": 1}
 def once(values):
@@ -118,7 +120,7 @@ def test_what_is_too_large_is_refused_before_it_is_begun(
     assert (code, printed) == (2, "")
     assert said.startswith("error: ")
     assert said.count("\n") == 1
-    assert message in said
+    assert says(said, message)
     assert not (tmp_path / "a").exists()
 
 
