@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from empirical.config.settings import changed as changed
     from empirical.diagnosis.stores import diagnose_store as diagnose_store
     from empirical.experiments.compare import compare as compare
+    from empirical.experiments.study import compare_arms as compare_arms
+    from empirical.pipeline.augment import augment as augment
     from empirical.pipeline.run import generate as generate
     from empirical.pipeline.run import run as run
     from empirical.recommendation.recommend import recommend as recommend
@@ -38,7 +40,9 @@ _HOMES = {
     "empirical.config.presets": ("PRESETS",),
     "empirical.config.settings": ("Settings", "changed"),
     "empirical.selection.slow_sets": ("select_slow",),
+    "empirical.pipeline.augment": ("augment",),
     "empirical.pipeline.run": ("generate", "run"),
+    "empirical.experiments.study": ("compare_arms",),
     "empirical.experiments.compare": ("compare",),
     "empirical.diagnosis.stores": ("diagnose_store",),
     "empirical.recommendation.recommend": ("recommend",),

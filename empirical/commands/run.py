@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import tyro
 from rich.console import Console
 
 from common.cli import is_main_process
+from common.errors import require
 from common.progress import say
 from empirical.commands.start import NO_START, Flat, Start
 from empirical.runtime import HERE, Machine
@@ -88,6 +90,33 @@ def generate(
     made = generate(settings, out, machine, repair)
     if distributed.is_first():
         print(f"{len(made)} synthetic images: {machine.synthetic or out / 'synthetic'}")
+
+
+def export(
+    folder: tyro.conf.Positional[Path],
+    *,
+    out: Path,
+    to: str = "imagefolder",
+    machine: Machine = HERE,
+) -> None:
+    """Write the images that a run trains on, and its test images, for other tools.
+
+    Names of real images are their files'; synthetic ones are called synthetic-SOURCE-COPY.
+
+    For example: python -m empirical export runs/tada --to imagefolder --out runs/images
+
+    Args:
+        folder: of a run, finished or not.
+        out: a new folder.
+        to: imagefolder (torchvision, timm), webdataset (tar files) or huggingface (Parquet).
+    """
+    from common.files import read_json
+    from empirical.config.settings import from_record
+    from empirical.pipeline.run import export
+
+    path = folder / "settings.json"
+    require(path.is_file(), "folder", folder, "a run's folder, with settings.json")
+    print(export(from_record(read_json(path, "settings"), path), folder, to, out, machine))
 
 
 def train(

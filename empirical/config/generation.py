@@ -9,7 +9,7 @@ from common.errors import near, require
 from empirical.config.strength import check_strength
 
 GENERATORS = ("pixel", "glide", "ideal", "ideal:fading")
-"""Generators without a model to name; pixel:MODEL and hub:MODEL have one."""
+"""Generators without a model to name; pixel:MODEL, hub:MODEL and python:MODULE:NAME have one."""
 GENERATOR_DATA = ("pool", "train")
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -44,7 +44,8 @@ class GenerationSettings:
     prompt: str = "a photo of a {class}"
     """prompt of an image (hub, glide)"""
     generator: str = "pixel"
-    """pixel (trained in OUT), pixel:MODEL, hub:MODEL, glide, ideal or ideal:fading (planted)"""
+    """pixel (trained in OUT), pixel:MODEL, hub:MODEL, glide, python:MODULE:FUNCTION (your own),
+    ideal or ideal:fading (planted)"""
     generator_data: str = "pool"
     """what pixel is trained on: pool (images apart from all others) or train"""
     generator_steps: int = 1000
@@ -75,12 +76,13 @@ class GenerationSettings:
         if self.guidance is not None or not self.is_hub:
             check_number("guidance", self.guidance)
         kind, model = self.kind, self.model
-        known = self.generator in GENERATORS or (kind in ("pixel", "hub") and model != "")
-        allowed = f"{', '.join(GENERATORS)}, pixel:MODEL or hub:MODEL{near(kind, GENERATORS)}"
+        known = self.generator in GENERATORS or (kind in ("pixel", "hub", "python") and model != "")
+        names = f"{', '.join(GENERATORS)}, pixel:MODEL, hub:MODEL or python:MODULE:FUNCTION"
+        allowed = names + near(kind, GENERATORS)
         require(known, "generator", self.generator, allowed)
         allowed = f"without {self.generator}, which starts from an image"
         require(not (kind == "ideal" and self.from_noise), "from_noise", self.from_noise, allowed)
-        fits = not self.fixed_steps or kind in ("pixel", "ideal")
+        fits = not self.fixed_steps or kind in ("pixel", "ideal", "python")
         allowed = f"off (--no-fixed-steps) for {kind}, which cuts the whole trajectory"
         require(fits, "fixed_steps", self.fixed_steps, allowed)
         fits = not self.trajectory or kind in ("pixel", "glide")

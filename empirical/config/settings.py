@@ -199,5 +199,7 @@ def from_record(record: Mapping[str, Any], where: object) -> Settings:
     differing = sorted(set(record) - set(PART_OF)) + missing
     allowed = f"settings of a run; it differs in {', '.join(differing)}"
     require(not differing, "config", where, allowed)
-    values = {name: tuple(v) if isinstance(v, list) else v for name, v in (_SINCE | record).items()}
+    values = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in {**_SINCE, **record}.items()
+    }
     return Settings.make(values | {"strengths": values["strengths"] or None})

@@ -66,7 +66,7 @@ def source(
         for part, pixels in zip(parts, (train_pixels, test_pixels), strict=True):
             for start, encoded in _encoded(name, part, image):
                 decode(encoded, pixels[start : start + len(encoded)], fit=fit)
-        return Contents(*labels, names)
+        return Contents(labels[0], labels[1], names)
 
     return Source(
         name="hf",
@@ -90,7 +90,7 @@ def source(
     )
 
 
-def _load(name: str, root: Path, download: bool) -> Mapping[str, Any]:
+def _load(name: str, root: Path, download: bool) -> Any:
     try:
         import datasets
     except ModuleNotFoundError as error:

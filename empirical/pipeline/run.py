@@ -49,6 +49,7 @@ from empirical.pipeline.synthesis import load_backend, seen_by, stored_images, t
 from empirical.runtime import HERE, Machine
 from empirical.selection import slow_sets
 from empirical.selection.early_training import Found, find_slow
+from empirical.storage import export as exporting
 from empirical.training import evaluate, networks
 from empirical.training.devices import Tracked, accelerated
 from empirical.training.engine import check_company, train
@@ -302,6 +303,30 @@ def generate(
     with _opened(settings, Path(out), machine) as place:
         pairs = arm_pairs(place.split, settings, _selected(place).train)
         return _synthetic(place, arms.synthetic(pairs), repair)
+
+
+def export(settings: Settings, out: Path, kind: str, path: Path, machine: Machine = HERE) -> Path:
+    """Write what the run in `out` trains on, and its test images, in a form others read.
+
+    kind: imagefolder, webdataset or huggingface, see `storage.export`. Steps 1 to 3 that `out`
+    lacks are done first.
+
+    Raises:
+        ParameterError: as `generate`, or `path` is there already.
+    """
+    exporting.check(kind, path)
+    with _opened(settings, Path(out), machine) as place:
+        pairs = arm_pairs(place.split, settings, _selected(place).train)
+        made = _synthetic(place, arms.synthetic(pairs))
+        data, names = place.data, place.data.files or (None, None)
+        real = [source for source, copy in pairs if copy == 0]
+
+        def training() -> Iterator[exporting.Example]:
+            yield from exporting.real(data.train, real, names[0])
+            yield from exporting.synthetic(data.train, made)
+
+        test = exporting.real(data.test, place.split.test.tolist(), names[1])
+        return exporting.export(kind, path, data.classes, {"train": training(), "test": test})
 
 
 def run(settings: Settings, out: Path, machine: Machine = HERE) -> dict[str, Any]:

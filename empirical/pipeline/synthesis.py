@@ -29,6 +29,7 @@ from empirical.generation.glide import GlideSettings, glide_package, load_glide
 from empirical.generation.hub import DTYPES, Hub, HubSettings, load_hub
 from empirical.generation.ideal import Curve, ideal
 from empirical.generation.pixel import load_pixel
+from empirical.generation.plugin import load_plugin
 from empirical.generation.recipe import Recipe
 from empirical.generation.sampling import Sampling
 from empirical.generation.train import Trained, train_generator, trained_on
@@ -153,7 +154,7 @@ def check_installed(settings: Settings) -> None:
 
 def is_named(settings: Settings) -> bool:
     """Whether the generator is a model of somebody else, not one that is made here."""
-    return settings.generation.generator.startswith(("hub:", "pixel:", "glide"))
+    return settings.generation.generator.startswith(("hub:", "pixel:", "glide", "python:"))
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,8 @@ def try_named(
 def _is_here(settings: Settings, machine: Machine) -> bool:
     """Whether a named generator can be read without a download."""
     kind, _, model = settings.generation.generator.partition(":")
+    if kind == "python":
+        return True
     if kind == "glide":
         there = importlib.util.find_spec("glide_text2im") is not None
         return there and (machine.data / "glide" / "base.pt").is_file()
@@ -255,6 +258,8 @@ def _named(
 ) -> Backend:
     """A generator of somebody else, or the one trained in `folder`, for such images."""
     kind, _, model = settings.generation.generator.partition(":")
+    if kind == "python":
+        return load_plugin(model)
     if kind == "hub":
         return load_hub(classes, _hub(settings, model, machine))
     if kind == "glide":
