@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from common.errors import ParameterError
 from empirical.datasets import sizes
 from empirical.datasets.registry import load
 
@@ -275,3 +276,52 @@ def test_what_a_folder_lacks_is_said(
         write_image(parts / place / "0.png", 0)
     assert "must be of classes of train, unlike ['c']" in refusal(f"folder:{parts}", tmp_path)
     assert "side = 0: must be" in refusal(f"folder:{path}", tmp_path, side=0)
+
+
+def test_names_of_files_and_of_classes(folder: Path, tmp_path: Path) -> None:
+    names = tmp_path / "names.csv"
+    names.write_text('cat,"a house cat"\n\n')
+    images = load(f"folder:{folder}", tmp_path, side=8, class_names=str(names))
+    assert images.classes == ("bird", "a house cat")
+    assert images.files is not None
+    train, test = images.files
+    assert len(train) == 12
+    assert test[-1].startswith("cat/")
+    assert not set(train) & set(test)
+    for line, said in (
+        ("dog,hound", "class_names = dog"),
+        ("cat", "line 1"),
+        ("cat,a\ncat,b", "line 2"),
+    ):
+        names.write_text(line)
+        with pytest.raises(ParameterError, match=said):
+            load(f"folder:{folder}", tmp_path, side=8, class_names=str(names))
+
+
+def test_images_that_are_not_square_are_cropped_or_padded(tmp_path: Path) -> None:
+    wide = np.zeros((4, 8, 3), dtype=np.uint8)
+    wide[:, :2] = 200
+    for name in ("a", "b"):
+        for number in range(2):
+            (tmp_path / "wide" / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(wide + number).save(tmp_path / "wide" / name / f"{number}.png")
+    crop, pad = (
+        load(f"folder:{tmp_path / 'wide'}", tmp_path, side=8, fit=fit) for fit in ("crop", "pad")
+    )
+    assert crop.train.pixels[..., 3:].max() <= 2  # the bright border is cut off
+    assert pad.train.pixels[0, 0, 4, 0] >= 190
+    assert (pad.train.pixels[:, :, 0] == 0).all()  # black above
+
+
+def test_unreadable_files_are_listed_or_skipped(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("cat/2.PNG", "bird/4.png", "bird/8.png"):
+        (folder / name).write_bytes(b"not an image")
+    with pytest.raises(ParameterError, match=r"a whole image file .*more (is|are) not, as"):
+        load(f"folder:{folder}", tmp_path, side=8)
+    images = load(f"folder:{folder}", tmp_path, side=8, skip_unreadable=True)
+    assert len(images.train.labels) + len(images.test.labels) == 12
+    said = capsys.readouterr().err
+    assert said.count("skipped: ") == 3
+    assert "bird/4.png" in said
