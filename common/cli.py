@@ -23,6 +23,9 @@ T = TypeVar("T")
 RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 """Where launchers put a process's number among those of its job."""
 
+LONG = 80
+"""Characters of a flag's values that a message does not repeat."""
+
 PATIENCE = 30.0
 """Seconds in which the first process of a job says why it ends, and its launcher ends the others.
 
@@ -93,7 +96,8 @@ def in_flags(error: ParameterError, words: Sequence[str]) -> str:
     if len(found) != 1:
         return str(error)
     flag, *typed = found[0]
-    if str(error.value) in typed:  # of several, the one that is wrong
+    # of several values the one that is wrong; of long ones, what is wrong with them
+    if str(error.value) in typed or len(" ".join(typed)) > LONG:
         typed = [str(error.value)]
     return f"{' '.join([flag, *typed])}: must be {error.allowed}"
 

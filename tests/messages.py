@@ -6,14 +6,14 @@ from __future__ import annotations
 def says(err: str, expected: str) -> bool:
     """Whether `err` holds a message, or the same with the flag in place of a parameter's name.
 
-    expected: any part of a message; "name = value: must be allowed" is also found as
+    expected: any part of a message; "name = value: must be allowed", or its beginning, is also found as
     "--name typed: must be allowed", however the value was typed.
     """
     if expected in err:
         return True
     name, equals, rest = expected.partition(" = ")
-    _, must, allowed = rest.partition(": must be")
-    if not equals or not must:
+    _, _, allowed = rest.partition(": must be")
+    if not equals:
         return False
     flag = name.removeprefix("error: ").replace("_", "-")
     return (

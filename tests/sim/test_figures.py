@@ -33,6 +33,7 @@ from sim.figures import (
 from sim.figures import make as making
 from sim.figures.base import Figure, Part, band, draw, numbers, spaced, together
 from sim.figures.training import learning_times
+from tests.messages import says
 from theory.amplification import learning_time
 
 RESULTS = Path(__file__).parents[2] / "results" / "sim"
@@ -266,7 +267,7 @@ def test_bands_and_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "said"),
     [
         ("figure", "figure = none: must be one of alignment"),
         ("figure arms nope", "figure = nope: must be one of alignment"),
@@ -279,7 +280,7 @@ def test_bands_and_numbers() -> None:
     ],
 )
 def test_bad_commands_are_one_line_and_exit_2(
-    words: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable
+    words: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable
 ) -> None:
     (tmp_path / "FILE").write_text("precious", encoding="utf-8")
     (tmp_path / "FOLDER").mkdir()
@@ -288,7 +289,7 @@ def test_bad_commands_are_one_line_and_exit_2(
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert err.count("\n") == 1
-    assert says in err
+    assert says(err, said)
     assert (tmp_path / "FILE").read_text(encoding="utf-8") == "precious"
 
 

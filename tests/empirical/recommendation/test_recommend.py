@@ -33,6 +33,7 @@ from empirical.recommendation.rule import (
     relative_time,
     soonest,
 )
+from tests.messages import says
 from theory.amplification import k_star
 from theory.family import best_k, best_strength, family_k_star, family_memorisation, least_k
 from theory.world import World
@@ -465,7 +466,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     code, said, err = command(stage, *flags.split(), "--out", tmp_path / "run")
     assert (code, said) == (2, "")
-    assert err.startswith(f"error: {message}"), err
+    assert says(err, message), err
     assert err.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
@@ -486,7 +487,7 @@ def test_bad_input_of_one_command(
 ) -> None:
     code, _, err = command(stage, *flags.split(), "--out", tmp_path / "run")
     assert code == 2
-    assert f"error: {message}" in err
+    assert says(err, message)
 
 
 @pytest.mark.parametrize("stage", ["recommend", "grid"])
