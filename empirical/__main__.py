@@ -16,7 +16,7 @@ from empirical.commands.diagnosis import diagnose
 from empirical.commands.experiments import bench, compare, compare_arms, reproduce, tune
 from empirical.commands.generator import train_generator
 from empirical.commands.recommendation import grid, recommend
-from empirical.commands.run import export, generate, run, select, stability, train
+from empirical.commands.run import difficulty, export, generate, run, select, stability, train
 from empirical.commands.start import settings_before_flags
 from empirical.config.settings import Settings
 
@@ -25,6 +25,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "select": select,
     "recommend": recommend,
     "stability": stability,
+    "difficulty": difficulty,
     "train-generator": train_generator,
     "generate": generate,
     "train": train,

@@ -67,6 +67,38 @@ def stability(
     )
 
 
+def difficulty(
+    settings: Flat,
+    *,
+    out: Path,
+    seeds: int = 5,
+    wrong_labels: float = 0.05,
+    machine: Machine = HERE,
+    start: Start = NO_START,
+) -> None:
+    """Which difficulty score finds the slow examples, and which takes wrong labels for slow.
+
+    Writes OUT/difficulty.json and OUT/difficulty.png: on planted images precision and recall of
+    every selection, and on any the share of its slow set that is mislabelled.
+
+    For example: python -m empirical difficulty --dataset planted --out runs/difficulty
+
+    Args:
+        out: folder of the result.
+        seeds: how many seeds, from --seed on.
+        wrong_labels: share of the training labels that are made wrong.
+    """
+    from empirical.experiments.difficulty import difficulty
+
+    found = difficulty(settings, out, seeds, wrong_labels, machine)
+    for name, own in found["methods"].items():
+        known = [what for what in ("precision", "recall") if what in own]
+        said = "".join(f"{what} {own[what]['mean']:.3f}, " for what in known)
+        wrong = 100 * own["wrong_in_slow"]["mean"]
+        print(f"{name}: {said}{wrong:.0f}% of the slow set mislabelled")
+    print(out / "difficulty.json")
+
+
 def generate(
     settings: Flat,
     *,

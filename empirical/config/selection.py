@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from common.checks import check_number, whole_number
 from common.errors import near, require
 
-METHODS = ("cluster", "loss", "misclassified")
+SCORES = ("forgetting", "first-learned", "el2n", "confidence", "variability")
+"""Difficulty scores of all epochs of the early training (`empirical.selection.scores`)."""
+METHODS = ("cluster", "loss", "misclassified", *SCORES, "scores")
 OUTPUTS = ("logits", "softmax", "penultimate")
 
 
@@ -20,11 +22,16 @@ class SelectionSettings:
     """
 
     selection: str = "cluster"
-    """cluster, loss (the theta of highest loss) or misclassified"""
+    """cluster, loss (the theta of highest loss), misclassified; by a score of all epochs:
+    forgetting, first-learned, el2n, confidence or variability; or scores (of a file)"""
+    scores: str | None = None
+    """file with a difficulty score of each training image, high is difficult: .npy or .csv"""
+    scores_column: str | None = None
+    """column of that .csv; None: the last one"""
     clusters: int = 2
     """clusters of each class"""
     theta: float = 0.35
-    """share of the examples that selection = loss takes"""
+    """share of the examples that loss and every score take"""
     outputs: str = "logits"
     """what is clustered: logits, softmax or penultimate (what the last layer sees)"""
     separating_epoch: int = 4
@@ -40,5 +47,8 @@ class SelectionSettings:
             require(value in known, name, value, " or ".join(known) + near(value, known))
         for name, least in (("clusters", 2), ("separating_epoch", 0), ("separating_epochs", 2)):
             whole_number(name, getattr(self, name), least)
+        both = (self.selection == "scores") == (self.scores is not None)
+        allowed = "given with --selection scores, and with it alone"
+        require(both, "scores", self.scores, allowed)
         require(0 < self.theta < 1, "theta", self.theta, "inside (0, 1)")
         check_number("separating_lr", self.separating_lr)

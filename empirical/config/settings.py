@@ -185,7 +185,7 @@ def command_line(
 
 _SINCE: dict[str, Any] = {
     own.name: own.default for own in fields(DataSettings) if own.name not in DATA_BEFORE
-}
+} | {"scores": None, "scores_column": None}
 """What records of earlier versions lack, with what it was then."""
 
 

@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from common.seeding import seed_for
+from empirical.config.selection import SCORES
 from empirical.config.settings import Settings
 from empirical.datasets.base import Images, ImageSet, take
 from empirical.datasets.planted import PlantedSet
 from empirical.datasets.splits import Split
 from empirical.runtime import HERE, Machine
-from empirical.selection import slow_sets
+from empirical.selection import scores, slow_sets
 from empirical.selection.slow_sets import Slow
 from empirical.training import networks
 from empirical.training.batches import TrainingSet
@@ -96,8 +97,45 @@ def find_slow(
         most = settings.selection.separating_epochs
         looked = _train(early_job(data, split, settings, most), place, machine)
         epoch = _by_rule(data, looked)
+    if settings.selection.selection in SCORES:
+        return _by_score(data, split, settings, epoch, machine)
     trained = _train(early_job(data, split, settings, epoch), folder, machine)
     return select(trained, data, split, settings)
+
+
+def logits_by_epoch(
+    data: ImageSet, split: Split, settings: Settings, epochs: int, machine: Machine = HERE
+) -> tuple[Trained, np.ndarray, np.ndarray]:
+    """An early training with its logits after each epoch, (epochs, n, classes), on training and on
+    test images. Without checkpoints: a killed one starts again."""
+    on_train: list[np.ndarray] = []
+    on_test: list[np.ndarray] = []
+    parts = (take(data.train, split.train), take(data.test, split.test))
+
+    def evaluate(network: nn.Module) -> dict[str, float]:
+        for kept, images in zip((on_train, on_test), parts, strict=True):
+            kept.append(outputs_of(network, images.pixels, data.mean, data.std).numpy())
+        return {}
+
+    trained = _train(early_job(data, split, settings, epochs), None, machine, evaluate)
+    return trained, np.stack(on_train), np.stack(on_test)
+
+
+def _by_score(
+    data: ImageSet, split: Split, settings: Settings, epochs: int, machine: Machine
+) -> Found:
+    """Step 2 by a difficulty score of all epochs. Test images are slow from the least difficult
+    slow training image on."""
+    trained, on_train, on_test = logits_by_epoch(data, split, settings, epochs, machine)
+    labels, own = data.train.labels.numpy()[split.train], settings.selection
+    difficulty = scores.score(own.selection, on_train, labels)
+    slow = scores.most_difficult(difficulty, own.theta)
+    test_labels = data.test.labels.numpy()[split.test]
+    others = scores.score(own.selection, on_test, test_labels)
+    found = Slow(slow, others >= difficulty[slow].min(initial=np.inf))
+    losses = slow_sets.cross_entropy(on_train[-1], labels)
+    about = _about(found, on_train[-1], labels, trained, data, split)
+    return Found(found, epochs, about, losses, np.full(len(slow), -1))
 
 
 def select(trained: Trained, data: ImageSet, split: Split, settings: Settings) -> Found:
@@ -107,21 +145,44 @@ def select(trained: Trained, data: ImageSet, split: Split, settings: Settings) -
     above the loss of the last one taken (loss), or are misclassified; for reporting only.
     """
     on_train, on_test = _outputs(trained.network, data, split, settings)
-    slow, group = _select(on_train, on_test, data, settings)
+    if settings.selection.selection == "scores":
+        assert settings.selection.scores is not None
+        files = None if data.files is None else data.files[0]
+        path = Path(settings.selection.scores).expanduser()
+        given = scores.read(path, settings.selection.scores_column, split.train.tolist(), files)
+        # of test images nothing is known
+        none = np.zeros(len(split.test), dtype=bool)
+        slow = Slow(scores.most_difficult(given, settings.selection.theta), none)
+        group = np.full(len(slow.train), -1)
+    else:
+        slow, group = _select(on_train, on_test, data, settings)
+    about = _about(slow, on_train.logits, on_train.labels, trained, data, split)
+    return Found(slow, len(trained.history), about, on_train.losses, group)
+
+
+def _about(
+    slow: Slow,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    trained: Trained,
+    data: ImageSet,
+    split: Split,
+) -> dict[str, Any]:
+    """What is known of a selection, as `Found` has it."""
     about: dict[str, Any] = {"early_error": trained.history[-1]["error"]}
-    right = int((on_train.logits.argmax(axis=1) == on_train.labels).sum())
-    about["at_chance"] = slow_sets.at_chance(right, on_train.labels)
+    right = int((logits.argmax(axis=1) == labels).sum())
+    about["at_chance"] = slow_sets.at_chance(right, labels)
     about["notes"] = []
     if about["at_chance"]:
         about["notes"].append(
-            f"the early network's training error, {100 - 100 * right / len(on_train.labels):.0f}%, "
+            f"the early network's training error, {100 - 100 * right / len(labels):.0f}%, "
             "is at chance: the slow set means nothing; train it longer (--separating-epoch) or "
             "faster (--separating-lr)"
         )
     if isinstance(data, PlantedSet):
         about["train"] = slow_sets.against_truth(slow.train, data.train_slow[split.train])
         about["test"] = slow_sets.against_truth(slow.test, data.test_slow[split.test])
-    return Found(slow, len(trained.history), about, on_train.losses, group)
+    return about
 
 
 def truth_by_epoch(

@@ -18,6 +18,7 @@ from sklearn.cluster import KMeans
 from common.errors import ParameterError, require
 
 METHODS = ("cluster", "loss", "misclassified")
+"""By the outputs of one epoch."""
 
 
 @dataclass(frozen=True)
