@@ -6,8 +6,8 @@ from __future__ import annotations
 def says(err: str, expected: str) -> bool:
     """Whether `err` holds a message, or the same with the flag in place of a parameter's name.
 
-    expected: any part of a message; "name = value: must be allowed", or its beginning, is also found as
-    "--name typed: must be allowed", however the value was typed.
+    expected: any part of a message; "name = value: must be allowed", or its beginning, is found as
+    "--name typed: must be allowed" too, however the value was typed.
     """
     if expected in err:
         return True

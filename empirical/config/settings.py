@@ -21,6 +21,8 @@ from empirical.config.training import TrainingSettings
 
 DATA_BEFORE = ("dataset", "n_train", "split")
 NETWORKS = ("small", "conv4", "resnet18", "vgg19", "densenet121", "vit-s", "convnext-t", "swin-t")
+LIBRARIES = ("timm:", "torchvision:", "python:")
+"""Beginnings of names of other people's networks."""
 BUDGETS = ("epochs", "steps")
 
 MOST_SEEDS = 10_000
@@ -40,7 +42,10 @@ class Settings:
 
     data: DataSettings
     network: str = "small"
-    """small, conv4, resnet18, vgg19, densenet121, vit-s, convnext-t, swin-t or timm:NAME"""
+    """small, conv4, resnet18, vgg19, densenet121, vit-s, convnext-t, swin-t, timm:NAME,
+    torchvision:NAME or python:MODULE:FUNCTION"""
+    pretrained: bool = False
+    """start from the weights of timm or torchvision; the last layer is new"""
     arm: str = "tada"
     """original, upsample, tada, syn-rand, syn-all or boomerang (everyone, at low strength)"""
     k: int = 2
@@ -55,8 +60,9 @@ class Settings:
     generation: GenerationSettings = field(default_factory=GenerationSettings)
 
     def __post_init__(self) -> None:
-        known = self.network in NETWORKS or self.network.startswith("timm:")
-        allowed = f"{', '.join(NETWORKS)} or timm:NAME{near(self.network, NETWORKS)}"
+        known = self.network in NETWORKS or self.network.startswith(LIBRARIES)
+        others = "timm:NAME, torchvision:NAME or python:MODULE:FUNCTION"
+        allowed = f"{', '.join(NETWORKS)}, {others}{near(self.network, NETWORKS)}"
         require(known, "network", self.network, allowed)
         for name, names in (("arm", RUN_ARMS), ("budget", BUDGETS)):
             value = getattr(self, name)
@@ -185,7 +191,10 @@ def command_line(
 
 _SINCE: dict[str, Any] = {
     own.name: own.default for own in fields(DataSettings) if own.name not in DATA_BEFORE
-} | {"scores": None, "scores_column": None}
+} | {
+    **{"scores": None, "scores_column": None, "pretrained": False, "head_lr": None},
+    **{"label_smoothing": 0.0, "clip_norm": 0.0, "weights_ema": 0.0},
+}
 """What records of earlier versions lack, with what it was then."""
 
 

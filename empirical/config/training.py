@@ -53,6 +53,14 @@ class TrainingSettings:
     """none, mixup or cutmix"""
     mixing_alpha: float = 1.0
     """weights of mixing are Beta(alpha, alpha)"""
+    label_smoothing: float = 0.0
+    """share of a label's weight that is spread over all classes"""
+    clip_norm: float = 0.0
+    """largest norm of a step's gradient, the longer ones cut to it; 0: none is"""
+    weights_ema: float = 0.0
+    """decay of an average of the weights over steps, which is what is scored; 0: none"""
+    head_lr: float | None = None
+    """learning rate of the last layer, for pretrained networks; None: as all others"""
     precision: str = "no"
     """no (float32), bf16 or fp16 (with a loss scale; not on a CPU)"""
     accumulation: int = 1
@@ -84,6 +92,12 @@ class TrainingSettings:
             check_number("lr", self.lr)
         for name in ("rho", "mixing_alpha"):
             check_number(name, getattr(self, name))
+        for name in ("label_smoothing", "weights_ema"):
+            require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
+        fits = 0 <= self.clip_norm <= LARGEST
+        require(fits, "clip_norm", self.clip_norm, f"at least 0 and at most {LARGEST:g}")
+        if self.head_lr is not None:
+            check_number("head_lr", self.head_lr)
         require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
         fits = 0 <= self.weight_decay <= LARGEST
         require(fits, "weight_decay", self.weight_decay, f"at least 0 and at most {LARGEST:g}")

@@ -65,7 +65,7 @@ SELECTION_DEPENDS_ON = (
     *("dataset", "n_train", "split", "seed", "network", "batch_size", "momentum", "weight_decay"),
     *("separating_epoch", "separating_epochs", "separating_lr", "augmentation", "precision"),
     *("selection", "clusters", "theta", "outputs", "accumulation", "channels_last"),
-    *("scores", "scores_column"),
+    *("scores", "scores_column", "pretrained", "clip_norm", "head_lr"),
 )
 
 

@@ -59,7 +59,8 @@ def training_set(data: ImageSet, rows: np.ndarray) -> TrainingSet:
 def fresh_network(data: ImageSet, settings: Settings, purpose: str) -> nn.Module:
     """An untrained network of a run; its weights depend on purpose, data set, split and seed."""
     key = (f"{purpose} network", settings.data.dataset, settings.data.split, settings.seed)
-    return networks.build(settings.network, data.channels, data.side, len(data.classes), key)
+    size = (data.channels, data.side, len(data.classes))
+    return networks.build(settings.network, *size, key, settings.pretrained)
 
 
 def early_job(

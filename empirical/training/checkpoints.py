@@ -27,6 +27,8 @@ from common.tensors import write_tensors
 TENSORS, RECORD = "state.safetensors", "state.json"
 _KEYS = ("fingerprint", "step", "seconds", "history", "scaler", "sha256", "digest")
 _REMEDY = "remove it to train from the start"
+_MORE = "more."
+"""Begins the names of tensors that are of neither network nor optimizer."""
 
 
 @dataclass
@@ -50,8 +52,11 @@ def save(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     state: State,
+    more: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a checkpoint into `folder`, then remove those before it.
+
+    more: tensors that are kept beside those of network and optimizer.
 
     Raises:
         OSError: it cannot be written; the one before it is as it was.
@@ -60,7 +65,9 @@ def save(
     if path.exists():
         return
     with whole_folder(path) as part:
-        write_tensors(part / TENSORS, _tensors(network, optimizer) | {"sums": state.sums})
+        others = {f"{_MORE}{name}": value for name, value in (more or {}).items()}
+        tensors = _tensors(network, optimizer) | {"sums": state.sums} | others
+        write_tensors(part / TENSORS, tensors)
         record = {
             "fingerprint": fingerprint,
             "step": state.step,
@@ -82,9 +89,15 @@ def clean(folder: Path) -> None:
 
 
 def restore(
-    folder: Path, fingerprint: str, network: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path,
+    fingerprint: str,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    more: Mapping[str, Tensor] | None = None,
 ) -> State | None:
     """Put the newest checkpoint of `folder` in place; None if there is none.
+
+    more: tensors that are given what was saved of them.
 
     Raises:
         ParameterError: it is damaged, or of another training. Nothing is changed then.
@@ -113,6 +126,8 @@ def restore(
     except SafetensorError as error:  # not ours, though its digest is
         raise ParameterError("checkpoint", path / TENSORS, f"safetensors ({error})") from error
     sums = tensors.pop("sums")
+    for name, value in (more or {}).items():
+        value.copy_(tensors.pop(f"{_MORE}{name}"))
     _put(tensors, network, optimizer)
     return State(record["step"], record["seconds"], sums, record["history"], record["scaler"])
 

@@ -51,6 +51,7 @@ from empirical.training.devices import (
     tell_trackers,
     training_context,
 )
+from empirical.training.networks import classifier
 from empirical.training.recipes import Recipe
 from empirical.training.sam import gradient
 
@@ -170,6 +171,7 @@ def train(
                 loop.save(writes, fingerprint)
                 saved = time.monotonic()
         loop.share_buffers()
+        loop.use_average()
         state = loop.state
     return Trained(network, state.step, state.seconds, state.history)
 
@@ -199,16 +201,21 @@ class Loop:
         self.state = State(0, 0.0, sums.to(device), [], {})
         self.loss = sums[0]  # of the last batch, the same on all ranks
         self._epoch: tuple[int, Epoch] | None = None
+        self.average: dict[str, Tensor] | None = None
+        if recipe.weights_ema:
+            self.average = {name: value.clone() for name, value in _averaged(network)}
 
     def save(self, folder: Path, fingerprint: str) -> None:
         """Write a checkpoint."""
         if self.accelerator.scaler is not None:
             self.state.scaler = self.accelerator.scaler.state_dict()
-        checkpoints.save(folder, fingerprint, self.own, self._plain_optimizer, self.state)
+        more = self.average or {}
+        checkpoints.save(folder, fingerprint, self.own, self._plain_optimizer, self.state, more)
 
     def resume(self, folder: Path, fingerprint: str) -> None:
         """Go on from the checkpoint in `folder`, if there is one."""
-        found = checkpoints.restore(folder, fingerprint, self.own, self._plain_optimizer)
+        more = self.average or {}
+        found = checkpoints.restore(folder, fingerprint, self.own, self._plain_optimizer, more)
         # where processes meet: no process writes before all have read
         steps = gather_object([found.step if found else 0])
         require(len(set(steps)) == 1, "folder", folder, "one that all processes see")
@@ -239,14 +246,25 @@ class Loop:
         step, batch = self.state.step, self._place()[1]
         epoch = self.epoch
         start, stop = epoch.bounds[batch]
-        losses = [_Loss(self.network, own) for own in epoch.micro_batches(batch, self.share)]
+        losses = [
+            _Loss(self.network, own, self.recipe.label_smoothing)
+            for own in epoch.micro_batches(batch, self.share)
+        ]
         # each rank drops out other neurons
         seed = seed_for("engine step", self.recipe.seed, step, self.share.rank)
         seed_streams(self.accelerator.device, seed)
         loss = gradient(self.network, losses, self.recipe.sam, self.accelerator.backward)
+        if self.recipe.clip_norm:
+            self.accelerator.clip_grad_norm_(self.own.parameters(), self.recipe.clip_norm)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate(step, self.total)
+            rate = self.recipe.learning_rate(step, self.total)
+            group["lr"] = rate * group.get("scale", 1.0)
         self.optimizer.step()
+        if self.average is not None:
+            # a running mean at first, so that the start does not count for long
+            keep = min(self.recipe.weights_ema, (step + 1) / (step + 10))
+            for name, value in _averaged(self.own):
+                self.average[name].lerp_(value, 1 - keep)
         wrong = torch.stack([own.wrong for own in losses if own.wrong is not None]).sum()
         found = torch.stack([loss * ((stop - start) / self.share.world), wrong])
         if self.share.world > 1:
@@ -277,7 +295,7 @@ class Loop:
         if evaluate is not None:
             shared: list[Any] = [None]
             if self.accelerator.is_main_process:
-                with self.bare():
+                with self.bare(), self.averaged():
                     shared = [dict(evaluate(self.own))]
                 self.own.train()
             broadcast_object_list(shared)
@@ -291,6 +309,24 @@ class Loop:
         if self.share.world > 1:
             for buffer in self.own.buffers():
                 torch.distributed.broadcast(buffer, 0)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the network has the average of its weights, where one is kept."""
+        before = {name: value.clone() for name, value in _averaged(self.own)}
+        self.use_average()
+        try:
+            yield
+        finally:
+            if self.average is not None:
+                for name, value in _averaged(self.own):
+                    value.copy_(before[name])
+
+    def use_average(self) -> None:
+        """Put the average of the weights in their place, where one is kept."""
+        if self.average is not None:
+            for name, value in _averaged(self.own):
+                value.copy_(self.average[name])
 
     @contextmanager
     def bare(self) -> Iterator[None]:
@@ -364,6 +400,7 @@ class _Loss:
 
     network: nn.Module
     batch: MicroBatch
+    smoothing: float = 0.0
     wrong: Tensor | None = None
 
     def __call__(self) -> Tensor:
@@ -372,16 +409,29 @@ class _Loss:
         if self.wrong is None:
             label = target if target.ndim == 1 else target.argmax(1)
             self.wrong = (logits.detach().argmax(1) != label).sum() * (weight > 0)
-        return cross_entropy(logits, target, reduction="sum") * weight
+        smoothing = self.smoothing
+        return cross_entropy(logits, target, reduction="sum", label_smoothing=smoothing) * weight
+
+
+def _averaged(network: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters, and buffers of floats, by name: what an average of the weights is over."""
+    tensors = [*network.named_parameters(), *network.named_buffers()]
+    return [(name, value.detach()) for name, value in tensors if value.is_floating_point()]
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    parameters: Any = network.parameters()
+    if recipe.head_lr is not None:
+        head = {id(own) for own in classifier(network).parameters()}
+        parts = ([], [])
+        for own in network.parameters():
+            parts[id(own) in head].append(own)
+        scale = recipe.head_lr / recipe.base_lr
+        parameters = [{"params": parts[0]}, {"params": parts[1], "scale": scale}]
     if recipe.base_optimizer == "adamw":
-        return torch.optim.AdamW(
-            network.parameters(), lr=recipe.base_lr, weight_decay=recipe.weight_decay
-        )
+        return torch.optim.AdamW(parameters, lr=recipe.base_lr, weight_decay=recipe.weight_decay)
     return torch.optim.SGD(
-        network.parameters(),
+        parameters,
         lr=recipe.base_lr,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,

@@ -10,7 +10,8 @@
 | vit-s | ViT-S/4: about 8x8 patches at any side | 21,342,346 |
 | convnext-t | ConvNeXt-T, stem of stride 1: maps of about 32x32, 16x16, 8x8 and 4x4 | 27,823,498 |
 | swin-t | Swin-T, patches of 2 and windows of 4: maps of 16x16, 8x8, 4x4 and 2x2 | 27,505,108 |
-| timm:NAME | any network of timm as it is | |
+| timm:NAME, torchvision:NAME | any network of these libraries as it is | |
+| python:MODULE:FUNCTION | yours: function(channels, side, n_classes) gives a module | |
 
 Layers are those of timm, but for `small` and `vgg19`. Nothing here drops anything out (`timm:NAME`
 is up to timm): SAM compares two gradients of one function. The three networks of 2015 to 2017 are
@@ -21,7 +22,9 @@ kuangliu/pytorch-cifar, not at zero: what is learned in the first epochs is what
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -157,7 +160,7 @@ _NETWORKS: dict[str, Maker] = {
     "convnext-t": convnext_t,
     "swin-t": swin_t,
 }
-_PREFIX = "timm:"
+_PREFIX, _VISION, _OWN = "timm:", "torchvision:", "python:"
 
 
 def names() -> tuple[str, ...]:
@@ -165,24 +168,45 @@ def names() -> tuple[str, ...]:
     return tuple(_NETWORKS)
 
 
-def make(name: str, channels: int, side: int, n_classes: int) -> nn.Module:
+def make(
+    name: str, channels: int, side: int, n_classes: int, pretrained: bool = False
+) -> nn.Module:
     """A network by name, for square images of `side` pixels: (n, channels, side, side) to logits.
 
-    Its parameters come from torch's global random stream; `build` takes a key instead.
+    Its parameters come from torch's global random stream; `build` takes a key instead. pretrained:
+    with the library's weights (timm:, torchvision:), all but the last layer.
 
     Raises:
-        ParameterError: an unknown name, a side that the network cannot be shaped for, no timm.
+        ParameterError: an unknown name, a side that the network cannot be shaped for, no timm; or
+            weights that are neither on this machine nor can be downloaded.
     """
+    require(
+        not pretrained or name.startswith((_PREFIX, _VISION)),
+        "pretrained",
+        True,
+        f"given with a timm:NAME or torchvision:NAME network: {name} has no weights",
+    )
     if name.startswith(_PREFIX):
-        return _any_of_timm(name.removeprefix(_PREFIX), channels, side, n_classes)
-    allowed = f"{', '.join(_NETWORKS)} or timm:NAME{near(name, _NETWORKS)}"
+        return _any_of_timm(name.removeprefix(_PREFIX), channels, side, n_classes, pretrained)
+    if name.startswith(_VISION):
+        given = (name.removeprefix(_VISION), channels, side, n_classes, pretrained)
+        return _any_of_torchvision(*given)
+    if name.startswith(_OWN):
+        return _of_yours(name, channels, side, n_classes)
+    others = "timm:NAME, torchvision:NAME or python:MODULE:FUNCTION"
+    allowed = f"{', '.join(_NETWORKS)}, {others}{near(name, _NETWORKS)}"
     require(name in _NETWORKS, "network", name, allowed)
     require(side >= 1, "side", side, "at least 1")
     return _NETWORKS[name](channels, side, n_classes)
 
 
 def build(
-    name: str, channels: int, side: int, n_classes: int, key: tuple[str | int, ...]
+    name: str,
+    channels: int,
+    side: int,
+    n_classes: int,
+    key: tuple[str | int, ...],
+    pretrained: bool = False,
 ) -> nn.Module:
     """`make` with parameters from the random stream of `key`, on the CPU.
 
@@ -191,7 +215,15 @@ def build(
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         # not torch.manual_seed, which would seed the streams of GPUs too
         torch.default_generator.manual_seed(seed_for(*key))
-        return make(name, channels, side, n_classes)
+        return make(name, channels, side, n_classes, pretrained)
+
+
+def classifier(network: nn.Module) -> nn.Linear:
+    """The last linear layer of a network. Raises ParameterError where there is none."""
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+    allowed = "one whose last layer is linear"
+    require(len(layers) > 0, "network", type(network).__name__, allowed)
+    return layers[-1]
 
 
 def penultimate(network: nn.Module, x: Tensor) -> Tensor:
@@ -203,12 +235,16 @@ def penultimate(network: nn.Module, x: Tensor) -> Tensor:
     network = getattr(network, "module", network)
     if isinstance(network, nn.Sequential):
         return network[:-1](x)
-    if not hasattr(network, "forward_head"):
-        raise ParameterError(
-            "network", type(network).__name__, "made by empirical.training.networks"
-        )
-    head: Any = network
-    return head.forward_head(head.forward_features(x), pre_logits=True).flatten(1)
+    if hasattr(network, "forward_head"):
+        head: Any = network
+        return head.forward_head(head.forward_features(x), pre_logits=True).flatten(1)
+    given: list[Tensor] = []
+    hook = classifier(network).register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    try:
+        network(x)
+    finally:
+        hook.remove()
+    return given[-1].flatten(1)
 
 
 def _patch(side: int, patches: int, even: bool = False) -> int:
@@ -231,7 +267,67 @@ def _patch(side: int, patches: int, even: bool = False) -> int:
     return min(fitting, key=lambda patch: (abs(side // patch - patches), patch))
 
 
-def _any_of_timm(name: str, channels: int, side: int, n_classes: int) -> nn.Module:
+def _of_yours(name: str, channels: int, side: int, n_classes: int) -> nn.Module:
+    """What python:MODULE:FUNCTION gives, tried on one image."""
+    module_name, _, attribute = name.removeprefix(_OWN).partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        network = getattr(importlib.import_module(module_name), attribute)(
+            channels, side, n_classes
+        )
+        device = next(network.parameters()).device
+        with torch.no_grad():
+            logits = network.eval()(torch.zeros(2, channels, side, side, device=device))
+    except Exception as error:  # whatever somebody else's code raises
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ParameterError("network", name, f"one that works here ({reason})") from error
+    shape = tuple(getattr(logits, "shape", ()))
+    allowed = f"one whose outputs are (images, {n_classes}), not {shape} of 2 images"
+    require(shape == (2, n_classes), "network", name, allowed)
+    return network.train()
+
+
+def _any_of_torchvision(
+    name: str, channels: int, side: int, n_classes: int, pretrained: bool
+) -> nn.Module:
+    """A network of torchvision as it is, with a last layer for these classes."""
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    allowed = f"torchvision: and one of torchvision.models.list_models(){near(name, known)}"
+    require(name in known, "network", _VISION + name, allowed)
+    coloured = f"timm:NAME for images of {channels} channels: those of torchvision take 3"
+    require(channels == 3, "network", _VISION + name, coloured)
+    try:
+        network = models.get_model(name, weights="DEFAULT" if pretrained else None)
+    except OSError as error:
+        raise _no_weights(_VISION + name, error) from error
+    last = classifier(network)
+    fresh = nn.Linear(last.in_features, n_classes)
+    for path, layer in network.named_modules():
+        if layer is last:
+            parent, _, own = path.rpartition(".")
+            setattr(network.get_submodule(parent), own, fresh)
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, channels, side, side, device=fresh.weight.device))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ParameterError("side", side, f"one that {_VISION}{name} takes ({reason})") from None
+    return network.train()
+
+
+def _no_weights(name: str, error: Exception) -> ParameterError:
+    reason = " ".join(str(error).split())[:160]
+    allowed = f"one whose weights are on this machine, or can be downloaded ({reason})"
+    return ParameterError("network", name, allowed)
+
+
+def _any_of_timm(
+    name: str, channels: int, side: int, n_classes: int, pretrained: bool = False
+) -> nn.Module:
     """A network of timm as it is; only those which need it are told the side."""
     timm = _library()
     architecture, dot, tag = name.partition(".")
@@ -249,10 +345,14 @@ def _any_of_timm(name: str, channels: int, side: int, n_classes: int) -> nn.Modu
     fixed = timm.models.get_pretrained_cfg_value(name, "fixed_input_size")
     options = {"img_size": side} if fixed else {}
     try:
+        if pretrained:
+            options["pretrained"] = True
         network = _timm(name, num_classes=n_classes, in_chans=channels, **options)
         # many networks for 224 pixels find out in their first pass only that too little is left
         with torch.no_grad():
             network.eval()(torch.zeros(1, channels, side, side))
+    except OSError as error:
+        raise _no_weights(_PREFIX + name, error) from error
     except (AssertionError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise ParameterError("side", side, f"one that {_PREFIX}{name} takes ({reason})") from None
@@ -260,8 +360,8 @@ def _any_of_timm(name: str, channels: int, side: int, n_classes: int) -> nn.Modu
 
 
 def _timm(name: str, **options: Any) -> Any:
-    """A network of timm, never with weights from elsewhere."""
-    return _library().create_model(name, pretrained=False, **options)
+    """A network of timm, without weights from elsewhere unless they are asked for."""
+    return _library().create_model(name, **({"pretrained": False} | options))
 
 
 def _library() -> Any:

@@ -108,6 +108,8 @@ def early_recipe(settings: TrainingSettings, epochs: int, lr: float, seed: int) 
         warmup_epochs=0,
         augmentation="none" if settings.augmentation == "none" else "crop+flip",
         mixing="none",
+        label_smoothing=0.0,
+        weights_ema=0.0,
         compile=False,
     )
 
