@@ -11,6 +11,7 @@ from empirical.config.strength import check_strength
 GENERATORS = ("pixel", "glide", "ideal", "ideal:fading")
 """Generators without a model to name; pixel:MODEL, hub:MODEL and python:MODULE:NAME have one."""
 GENERATOR_DATA = ("pool", "train")
+KEEP = ("all", "agreeing", "confident")
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -60,9 +61,30 @@ class GenerationSettings:
     """pixels of a side inside a hub pipeline; None: what its model was trained on"""
     generator_dtype: str = "float32"
     """numbers inside a named model: float32, float16 or bfloat16"""
+    negative_prompt: str | None = None
+    """what a hub pipeline's guidance leads away from"""
+    pipeline: str | None = None
+    """class of diffusers to load a hub model with; None: its image-to-image one"""
+    revision: str | None = None
+    """branch, tag or commit of a hub model"""
+    variant: str | None = None
+    """variant of a hub model's weight files, as fp16"""
+    lora: str | None = None
+    """file, folder or name on the hub of LoRA weights for a hub pipeline"""
+    safety_checker: bool = False
+    """let a hub pipeline blacken images that it holds to be unsafe"""
+    keep: str = "all"
+    """synthetic images to train on: all; agreeing (the early network sees their class) or confident
+    (with a probability of one half or more)"""
+    synthetic_probability: float = 1.0
+    """with which an epoch shows a synthetic image, and not its source again"""
 
     def __post_init__(self) -> None:
-        for name, known in (("generator_data", GENERATOR_DATA), ("generator_dtype", DTYPES)):
+        for name, known in (
+            ("generator_data", GENERATOR_DATA),
+            ("generator_dtype", DTYPES),
+            ("keep", KEEP),
+        ):
             value = getattr(self, name)
             require(value in known, name, value, " or ".join(known) + near(value, known))
         for name, least in (
@@ -93,6 +115,12 @@ class GenerationSettings:
         require(one, "strengths", self.strengths, "one strength for one trajectory")
         both = self.trajectory and self.from_noise
         require(not both, "from_noise", True, "off on a trajectory")
+        share = self.synthetic_probability
+        require(0 < share <= 1, "synthetic_probability", share, "in (0, 1]")
+        for name in ("negative_prompt", "pipeline", "revision", "variant", "lora"):
+            given = getattr(self, name)
+            fits = given is None or self.is_hub
+            require(fits, name, given, f"left out without a hub: generator ({self.generator})")
         for name in ("strength", "boomerang_strength"):
             check_strength(getattr(self, name), name)
         for strength in self.strengths or ():

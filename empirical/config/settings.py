@@ -193,7 +193,9 @@ _SINCE: dict[str, Any] = {
     own.name: own.default for own in fields(DataSettings) if own.name not in DATA_BEFORE
 } | {
     **{"scores": None, "scores_column": None, "pretrained": False, "head_lr": None},
-    **{"label_smoothing": 0.0, "clip_norm": 0.0, "weights_ema": 0.0},
+    **{"label_smoothing": 0.0, "clip_norm": 0.0, "weights_ema": 0.0, "safety_checker": False},
+    **dict.fromkeys(("negative_prompt", "pipeline", "revision", "variant", "lora")),
+    **{"keep": "all", "synthetic_probability": 1.0},
 }
 """What records of earlier versions lack, with what it was then."""
 

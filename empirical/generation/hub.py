@@ -90,6 +90,8 @@ class HubSettings:
     """branch, tag or commit on the hub"""
     variant: str | None = None
     """of the weight files, as in fp16"""
+    lora: str | None = None
+    """LoRA weights: a file, a folder or a name on the hub"""
 
     def __post_init__(self) -> None:
         ok = self.steps is None or (isinstance(self.steps, int) and self.steps >= 1)
@@ -298,6 +300,8 @@ def load_hub(classes: Sequence[str], settings: HubSettings) -> Hub:
         _check_takes_strength(_pipeline_class(settings.pipeline))  # before gigabytes are read
     pipe = _read(settings)
     _check_takes_strength(type(pipe))
+    if settings.lora is not None:
+        _add_lora(pipe, settings)
     check_dtype(network_of(pipe), DTYPES[settings.dtype])
     chosen = [*_schedule(pipe, settings)]
     steps, guidance, why = own_values(pipe)
@@ -313,12 +317,34 @@ def load_hub(classes: Sequence[str], settings: HubSettings) -> Hub:
         "parts": {name: _part(part, texts) for name, part in sorted(pipe.components.items())},
         "size": size,
         "prompts": texts,
+        **({} if settings.lora is None else {"lora": settings.lora}),
         "sampler": sampler
         | {"guidance": guidance, "steps": steps, "safety_checker": settings.safety_checker},
     }
     _place(pipe, settings)
     found = digest(made_of)
     return Hub(pipe, settings, texts, size, steps, guidance, tuple(chosen), found)
+
+
+def _add_lora(pipe: Any, settings: HubSettings) -> None:
+    """Load LoRA weights into a pipeline; the digest of its parts then tells them.
+
+    Raises:
+        ParameterError: it takes none, or there are none.
+    """
+    allowed = "LoRA weights that fit the pipeline"
+    takes = hasattr(pipe, "load_lora_weights")
+    require(takes, "lora", settings.lora, f"left out: {type(pipe).__name__} takes none")
+    try:
+        with _no_bars():
+            offline = settings.local_files_only
+            pipe.load_lora_weights(settings.lora, local_files_only=offline)
+            pipe.fuse_lora()
+            pipe.unload_lora_weights()
+    except Exception as error:  # the libraries raise nearly everything
+        if isinstance(error, MemoryError):
+            raise
+        raise ParameterError("lora", settings.lora, f"{allowed} ({one_line(error)})") from error
 
 
 def _schedule(pipe: Any, settings: HubSettings) -> list[str]:

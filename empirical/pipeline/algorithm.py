@@ -56,9 +56,16 @@ def arm_pairs(split: Split, settings: Settings, slow: np.ndarray) -> list[Pair]:
 
 
 def final_set(
-    data: ImageSet, split: Split, pairs: list[Pair], synthetic: Mapping[Pair, Tensor]
+    data: ImageSet,
+    split: Split,
+    pairs: list[Pair],
+    synthetic: Mapping[Pair, Tensor],
+    shown: float = 1.0,
 ) -> TrainingSet:
-    """An arm's training set: the bank is its real images and its synthetic ones, each once."""
+    """An arm's training set: the bank is its real images and its synthetic ones, each once.
+
+    shown: the probability with which an epoch shows a synthetic image, and not its source again.
+    """
     real = torch.from_numpy(split.train)
     whole = len(real) == len(data.train.labels)
     place = {(int(source), 0): row for row, source in enumerate(split.train)}
@@ -76,6 +83,8 @@ def final_set(
         mean=data.mean,
         std=data.std,
         flips=data.flips,
+        sources=torch.tensor([place[source, 0] for source, _ in pairs]) if shown < 1 else None,
+        shown=shown,
     )
 
 
@@ -97,7 +106,7 @@ def final_job(
     more = "" if training.ascent == "none" else f" or --rho {training.rho:g}"
     return Job(
         fresh_network(data, settings, "final"),
-        final_set(data, split, pairs, synthetic),
+        final_set(data, split, pairs, synthetic, settings.generation.synthetic_probability),
         recipe_of(settings, len(split.train)),
         f"the training of {settings.arm} with {training.optimizer}",
         f"lower --lr {training.base_lr:g}{more}",

@@ -19,7 +19,7 @@ import csv
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,8 @@ from common.files import digest, file_digest, read_json, whole_file, write_json
 from common.locks import writing
 from common.progress import say
 from common.run_folder import open_folder, release_folder
-from common.tensors import write_tensors
+from common.tensors import read_tensors, write_tensors
+from common.threads import one_thread
 from empirical.config.arms import SLOW_ARMS, SYNTHETIC_ARMS
 from empirical.config.settings import Settings
 from empirical.datasets.base import ImageSet, take
@@ -48,7 +49,7 @@ from empirical.pipeline.finished import NETWORK, RESULT_KEYS, finished
 from empirical.pipeline.synthesis import load_backend, seen_by, stored_images, trained_here
 from empirical.runtime import HERE, Machine
 from empirical.selection import slow_sets
-from empirical.selection.early_training import Found, find_slow
+from empirical.selection.early_training import Found, find_slow, fresh_network
 from empirical.storage import export as exporting
 from empirical.training import evaluate, networks
 from empirical.training.devices import Tracked, accelerated
@@ -58,6 +59,10 @@ from empirical.versions import versions
 __all__ = ["Machine", "Settings", "Workplace", "generate", "run", "select"]
 
 TIMINGS = "timings.json"
+EARLY = "early.safetensors"
+"""The early network, where synthetic images are filtered by it."""
+CONFIDENT = 0.5
+"""Probability of its class from which a synthetic image is kept with keep = confident."""
 
 STAGES = ("selection.json", "generator", "synthetic", "training", NETWORK, "result.json")
 
@@ -205,6 +210,9 @@ def _selected(place: Workplace) -> slow_sets.Slow:
 
     def write() -> None:
         write_slow_list(place.out / "slow.csv", place.data, place.split.train, found)
+        if place.settings.generation.keep != "all":
+            weights = {name: value.cpu() for name, value in found.network.state_dict().items()}
+            write_tensors(place.out / EARLY, weights)
         write_json(
             path,
             {
@@ -228,8 +236,8 @@ def share_selection(source: Path, target: Path, settings: Settings) -> None:
 
     def share() -> None:
         open_folder(target, settings.record(), STAGES)
-        for name in ("slow.csv", "selection.json"):
-            if not (target / name).exists():
+        for name in ("slow.csv", EARLY, "selection.json"):
+            if (source / name).exists() and not (target / name).exists():
                 with whole_file(target / name) as part:
                     shutil.copyfile(source / name, part)
 
@@ -286,6 +294,30 @@ def _synthetic(place: Workplace, pairs: list[Pair], repair: bool = False) -> dic
         with place.timed("synthetic", time.monotonic() - start):
             pass
     return made
+
+
+def _dropped(place: Workplace, made: Mapping[Pair, Tensor]) -> set[Pair]:
+    """The synthetic images that are not trained on, since the early network contradicts their
+    class: none with keep = all."""
+    keep, data = place.settings.generation.keep, place.data
+    if keep == "all" or not made:
+        return set()
+    network = fresh_network(data, place.settings, "early")
+    path = place.out / EARLY
+    require(path.is_file(), "early network", path, "present; remove selection.json to select again")
+    weights, _ = read_tensors(path, "early network", network.state_dict())
+    network.load_state_dict(weights)
+    pairs = list(made)
+    with one_thread():
+        pixels = torch.stack([made[pair] for pair in pairs])
+        logits = evaluate.outputs(network, pixels, data.mean, data.std)
+    labels = data.train.labels[torch.tensor([source for source, _ in pairs])]
+    own = logits.softmax(1).gather(1, labels[:, None])[:, 0]
+    fine = logits.argmax(1) == labels if keep == "agreeing" else own >= CONFIDENT
+    dropped = {pair for pair, good in zip(pairs, fine.tolist(), strict=True) if not good}
+    if distributed.is_first():
+        say(f"{len(dropped)} of {len(pairs)} synthetic images are dropped (keep = {keep})")
+    return dropped
 
 
 def select(settings: Settings, out: Path, machine: Machine = HERE) -> slow_sets.Slow:
@@ -355,6 +387,9 @@ def _run(place: Workplace) -> dict[str, Any]:
     slow = _selected(place)
     pairs = arm_pairs(place.split, settings, slow.train)
     synthetic = _synthetic(place, arms.synthetic(pairs))
+    dropped = _dropped(place, synthetic)
+    pairs = [pair for pair in pairs if pair not in dropped]
+    synthetic = {pair: image for pair, image in synthetic.items() if pair not in dropped}
     data, split = place.data, place.split
     job = final_job(data, split, settings, pairs, synthetic)
     trained = train(
@@ -396,6 +431,7 @@ def _run(place: Workplace) -> dict[str, Any]:
             "slow_fraction_test": float(slow.test.mean()),
             "n_original": len(split.train),
             "n_synthetic": len(synthetic),
+            "n_dropped": len(dropped),
             "n_training": len(pairs),
             "n_test": len(split.test),
             "steps": trained.steps,

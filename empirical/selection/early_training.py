@@ -33,7 +33,7 @@ class Found:
     about: JSON values: the early network's training error, whether it is at chance, notes on that
     in words, and on planted images precision and recall against the truth.
     losses, group: float64 and int (n_train,), each training image's loss and cluster, as of
-    `slow_sets.Clusters`; -1 without clusters.
+    `slow_sets.Clusters`; -1 without clusters; network: the early one.
     """
 
     slow: Slow
@@ -41,6 +41,7 @@ class Found:
     about: dict[str, Any]
     losses: np.ndarray
     group: np.ndarray
+    network: nn.Module
 
 
 def training_set(data: ImageSet, rows: np.ndarray) -> TrainingSet:
@@ -136,7 +137,7 @@ def _by_score(
     found = Slow(slow, others >= difficulty[slow].min(initial=np.inf))
     losses = slow_sets.cross_entropy(on_train[-1], labels)
     about = _about(found, on_train[-1], labels, trained, data, split)
-    return Found(found, epochs, about, losses, np.full(len(slow), -1))
+    return Found(found, epochs, about, losses, np.full(len(slow), -1), trained.network)
 
 
 def select(trained: Trained, data: ImageSet, split: Split, settings: Settings) -> Found:
@@ -158,7 +159,7 @@ def select(trained: Trained, data: ImageSet, split: Split, settings: Settings) -
     else:
         slow, group = _select(on_train, on_test, data, settings)
     about = _about(slow, on_train.logits, on_train.labels, trained, data, split)
-    return Found(slow, len(trained.history), about, on_train.losses, group)
+    return Found(slow, len(trained.history), about, on_train.losses, group, trained.network)
 
 
 def _about(

@@ -85,7 +85,7 @@ def _check_together(jobs: Sequence[Job]) -> None:
         own, data = job.recipe, job.data
         plain = (own.augmentation, own.mixing, own.precision) == ("none", "none", "no")
         plain = plain and not (own.label_smoothing or own.clip_norm or own.weights_ema)
-        plain = plain and own.head_lr is None
+        plain = plain and own.head_lr is None and data.sources is None
         fits = plain and own.base_optimizer == "sgd" and own.ascent != "asam"
         allowed = "sgd or sam in float32 without augmentation, to train networks together"
         require(fits, "optimizer", own.optimizer, allowed)

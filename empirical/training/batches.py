@@ -31,7 +31,9 @@ class TrainingSet:
     pixels: uint8 (bank, C, side, side), in memory or memory-mapped; labels: int64 (bank,);
     rows: int64 (n,), the bank's row of each training example, so that copies cost nothing;
     mean, std: of each channel, in units where white is 1;
-    flips: whether an image turned left to right keeps its label.
+    flips: whether an image turned left to right keeps its label;
+    sources: int64 (n,), the row that an example has in its place, with probability 1 - `shown` in
+    each epoch: of a synthetic image its source, of others their own; None: never.
 
     Raises:
         ParameterError: the parts do not fit each other.
@@ -44,6 +46,8 @@ class TrainingSet:
     mean: Sequence[float]
     std: Sequence[float]
     flips: bool = True
+    sources: Tensor | None = None
+    shown: float = 1.0
 
     def __post_init__(self) -> None:
         shape = tuple(self.pixels.shape)
@@ -53,7 +57,8 @@ class TrainingSet:
             f"{self.pixels.dtype} {shape}",
             "uint8 (bank, channels, height, width)",
         )
-        for name, shape in (("labels", (len(self.pixels),)), ("rows", (len(self.rows),))):
+        parts = [("labels", (len(self.pixels),)), ("rows", (len(self.rows),))]
+        for name, shape in parts + [("sources", (len(self.rows),))] * (self.sources is not None):
             value = getattr(self, name)
             require(
                 value.dtype == torch.int64 and value.shape == shape,
@@ -83,7 +88,10 @@ class TrainingSet:
         some = self.pixels[:: max(1, -(-bank // SAMPLED_BYTES))]
         found = hashlib.sha256(repr((tuple(self.pixels.shape), self.n_classes)).encode())
         found.update(repr((list(self.mean), list(self.std), self.flips)).encode())
-        for part in (self.labels, self.rows, *some.split(4096)):
+        if self.sources is not None:
+            found.update(repr(self.shown).encode())
+        own = (self.labels, self.rows) + (() if self.sources is None else (self.sources,))
+        for part in (*own, *some.split(4096)):
             found.update(part.cpu().contiguous().numpy().data)
         return found.hexdigest()
 
@@ -166,7 +174,11 @@ class Epoch:
             return of.draw(n, torch_stream(f"engine {what}", recipe.seed, number))[order]
 
         order = order_of(recipe, number, n)
-        rows = data.rows[order]
+        rows = data.rows
+        if data.sources is not None:
+            shown = torch.rand(n, generator=torch_stream("engine shown", recipe.seed, number))
+            rows = torch.where(shown < data.shown, rows, data.sources)
+        rows = rows[order]
         # one transfer an epoch
         self.rows, self.labels = rows.to(pixels.device), data.labels[rows].to(device)
         self.draws = draw("augmentation", self.augmentation)
