@@ -461,7 +461,7 @@ def test_a_checkpoint_of_another_run_is_refused(change: dict, tmp_path: Path) ->
     file = tmp_path / "run"
     checkpointed(file)
     before = file.read_bytes()
-    with pytest.raises(ParameterError, match=r"^checkpoint = .*run: must be of this run") as caught:
+    with pytest.raises(ParameterError, match=r"run: must be of this run") as caught:
         checkpointed(file, **change)
     assert "\n" not in str(caught.value)
     assert file.read_bytes() == before
@@ -494,7 +494,7 @@ def test_a_damaged_checkpoint_is_refused_and_kept(damage: str, tmp_path: Path) -
             }[damage]
         )
     before = file.read_bytes()
-    with pytest.raises(ParameterError, match=r"^checkpoint = ") as caught:
+    with pytest.raises(ParameterError, match=r": must be a whole safetensors file") as caught:
         checkpointed(file)
     assert "\n" not in str(caught.value)
     assert file.read_bytes() == before
