@@ -87,8 +87,8 @@ def compare_arms(
     """
     start = time.monotonic()
     plan, data, split = prepare(settings, study, out, machine)
-    own = {name: _plain(value) for name, value in asdict(study).items()}
-    asked = {"settings": settings.record(), "study": own}
+    asked = settings.record()
+    asked |= {name: _plain(value) for name, value in asdict(study).items()}
     open_folder(out, asked, ("runs", "generator", "synthetic", RESULTS))
     write_json(out / PLAN, plan.record())
     say(f"about {timing.clock(plan.total)}: " + in_words(plan, study))

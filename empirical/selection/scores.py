@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import near, require
+from common.errors import ParameterError, near, require
 from empirical.config.selection import SCORES
 from empirical.selection.slow_sets import softmax
 
@@ -64,7 +64,11 @@ def read(
         OSError: it cannot be read.
     """
     if path.suffix == ".npy":
-        return _in_order(path, np.load(path, allow_pickle=False), rows)
+        try:
+            given = np.load(path, allow_pickle=False)
+        except ValueError as error:
+            raise ParameterError("scores", path, f"a .npy file of numbers ({error})") from error
+        return _in_order(path, given, rows)
     with path.open(encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file))
     require(len(table) > 0, "scores", path, "a .npy file, or a .csv file with a header and lines")

@@ -494,7 +494,7 @@ def test_a_damaged_checkpoint_is_refused_and_kept(damage: str, tmp_path: Path) -
             }[damage]
         )
     before = file.read_bytes()
-    with pytest.raises(ParameterError, match=r": must be a whole safetensors file") as caught:
+    with pytest.raises(ParameterError, match=r": must be (a whole|of this run)") as caught:
         checkpointed(file)
     assert "\n" not in str(caught.value)
     assert file.read_bytes() == before
