@@ -92,10 +92,11 @@ def in_flags(error: ParameterError, words: Sequence[str]) -> str:
     """
     if type(error) is not ParameterError:
         return str(error)
-    found = [given for given in _given(words) if _is_called(given, error)]
+    # of a flag that is there twice the last counts
+    found = {given[0]: given[1:] for given in _given(words) if _is_called(given, error)}
     if len(found) != 1:
         return str(error)
-    flag, *typed = found[0]
+    ((flag, typed),) = found.items()
     # of several values the one that is wrong; of long ones, what is wrong with them
     if str(error.value) in typed or len(" ".join(typed)) > LONG:
         typed = [str(error.value)]

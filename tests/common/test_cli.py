@@ -24,6 +24,7 @@ from common.errors import DamagedFileError, ParameterError
         ("run --generator-widths 8", ("widths", 7, "even"), "widths = 7: must be even"),
         ("run --a-lr 1 --b-lr 1", ("lr", 1, "even"), "lr = 1: must be even"),
         ("run --generator hub:a/b", ("model", "a/b", "one"), "--generator hub:a/b: must be one"),
+        ("run --k 2 --k 0", ("k", 0, "at least 1"), "--k 0: must be at least 1"),
         # of several values the wrong one
         ("sweep --grid k=1 k=3", ("grid", "k=3", "the only k"), "--grid k=3: must be the only k"),
         ("run --at 1 2", ("at", [1, 2], "one"), "--at 1 2: must be one"),

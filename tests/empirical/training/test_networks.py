@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from common.errors import ParameterError
 from common.seeding import seed_for
@@ -311,9 +312,68 @@ def test_refusals(name: str, side: int, line: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_foreign_network_has_no_known_head() -> None:
-    with pytest.raises(ParameterError, match="network = Linear: must be made by"):
-        networks.penultimate(nn.Linear(2, 2), torch.ones(1, 2))
+def test_what_the_last_layer_of_any_network_is_given() -> None:
+    class Mine(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.Linear(2, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(2 * x)
+
+    mine = Mine()
+    assert networks.penultimate(mine, torch.ones(1, 2)).tolist() == [[2, 2]]
+    assert networks.classifier(mine) is mine.last
+    with pytest.raises(ParameterError, match="network = ReLU: must be one whose last layer is"):
+        networks.penultimate(nn.ReLU(), torch.ones(1, 2))
+
+
+def test_a_function_of_yours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_networks.py").write_text(
+        "from torch import nn\n\n"
+        "def mine(channels, side, n_classes):\n"
+        "    size = channels * side**2\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(size, n_classes))\n\n"
+        "def wrong(channels, side, n_classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(channels * side**2, 7))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    found = networks.build("python:my_networks:mine", 3, 4, 2, ("key",))
+    assert found(torch.ones(5, 3, 4, 4)).shape == (5, 2)
+    again = networks.build("python:my_networks:mine", 3, 4, 2, ("key",))
+    assert torch.equal(found[1].weight, again[1].weight)  # type: ignore[index]
+    for name, said in (
+        ("my_networks:wrong", r"whose outputs are \(images, 2\), not \(2, 7\)"),
+        ("my_networks:nothing", "AttributeError"),
+        ("no_such_networks:mine", "ModuleNotFoundError"),
+    ):
+        with pytest.raises(ParameterError, match=said):
+            networks.make(f"python:{name}", 3, 4, 2)
+
+
+def test_networks_of_torchvision() -> None:
+    found = networks.build("torchvision:resnet18", 3, 32, 5, ("key",))
+    assert found.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 5)
+    assert networks.penultimate(found, torch.zeros(2, 3, 32, 32)).shape == (2, 512)
+    with pytest.raises(ParameterError, match="near: resnet18"):
+        networks.make("torchvision:resnet19", 3, 32, 5)
+    with pytest.raises(ParameterError, match="images of 1 channels"):
+        networks.make("torchvision:resnet18", 1, 32, 5)
+
+
+def test_weights_are_loaded_or_missed_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ParameterError, match="conv4 has no weights"):
+        networks.make("conv4", 3, 32, 5, pretrained=True)
+
+    def offline(*_: Any, **__: Any) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.models.get_model", offline)
+    for name in ("torchvision:resnet18", "timm:resnet18"):
+        if name.startswith("timm"):
+            monkeypatch.setattr("timm.create_model", offline)
+        with pytest.raises(ParameterError, match=r"on this machine, or can be downloaded \(no net"):
+            networks.make(name, 3, 32, 5, pretrained=True)
 
 
 def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
