@@ -17,11 +17,27 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 SIM_BLOCKS = re.findall(
     r"```python\n(.*?)```", (ROOT / "sim" / "README.md").read_text(encoding="utf-8"), re.DOTALL
 )
-COMMANDS = re.findall(r"^(python -m (?:theory|sim|empirical) [^#\n]+)", README, re.MULTILINE)
 PAGES = sorted(
     page
-    for folder in ("", "theory", "sim", "empirical", "results")
-    for page in (ROOT / folder).glob("*.md")
+    for pattern in (
+        "*.md",
+        "theory/*.md",
+        "sim/*.md",
+        "results/*.md",
+        "docs/*.md",
+        "empirical/**/*.md",
+    )
+    for page in ROOT.glob(pattern)
+)
+COMMANDS = sorted(
+    {
+        command.strip()
+        for page in PAGES
+        if page.parent.name != "results"
+        for command in re.findall(
+            r"^(python -m (?:theory|sim|empirical) [^#\n]+)", page.read_text("utf-8"), re.MULTILINE
+        )
+    }
 )
 
 
@@ -51,6 +67,21 @@ def test_python_blocks_run(index: int, tmp_path: Path) -> None:
         assert made < up
 
 
+@pytest.mark.parametrize("page", ["docs/own_images.md", "empirical/generation/README.md"])
+def test_blocks_of_other_pages_run_in_order(page: str, tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
+    (tmp_path / "mine.py").write_text(blocks[0])
+    code = blocks[-1].replace("Recipe(steps=300)", "Recipe(steps=2)")
+    done = python("-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    if page.startswith("docs"):
+        names = [path.name for path in (tmp_path / "runs" / "images").rglob("*.png")]
+        assert len([name for name in names if not name.startswith("synthetic")]) == 60
+        assert len(names) > 60
+    else:
+        assert "torch.Size([2, 4, 1, 8, 8])" in done.stdout
+
+
 def test_the_engine_block_runs(tmp_path: Path) -> None:
     (code,) = SIM_BLOCKS
     done = python("-c", code, cwd=tmp_path)
@@ -67,7 +98,13 @@ def test_commands_exist_with_these_flags(command: str, tmp_path: Path) -> None:
         assert python("-m", *words, cwd=tmp_path).returncode == 0
         return
     flags = [word for word in words if word.startswith("--")]
-    done = python("-m", *words[:2], "--help", cwd=tmp_path)
+    # the options of `compare` depend on the data set
+    own = (
+        words[words.index("--dataset") :][:2]
+        if words[1] == "compare" and "--dataset" in words
+        else []
+    )
+    done = python("-m", *words[:2], *own, "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert all(flag in done.stdout for flag in flags)
 
