@@ -11,7 +11,7 @@ PACKAGES = {
     "sim": ("verify", "calibrate", "claims", "sweep", "figure"),
     "empirical": (
         *("run", "select", "generate", "train", "train-generator", "diagnose", "recommend"),
-        *("grid", "stability", "compare", "tune", "reproduce"),
+        *("export", "grid", "stability", "difficulty", "compare", "tune", "reproduce"),
     ),
 }
 """Commands that need no package before them. The others (sim run, sim bench, ...) need it."""

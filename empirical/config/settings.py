@@ -121,6 +121,8 @@ class Settings:
         from empirical.config import presets  # which are settings
 
         basics = ("dataset", "network", "arm", "k", "optimizer", "seed")
+        if self.generation.is_hub:  # from which a command line starts too
+            basics += ("generator",)
         start = presets.base(None, self.data.dataset, self.generation.generator).flat()
         return command_line(self.flat(), stage, out, start, basics)
 

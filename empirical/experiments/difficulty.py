@@ -29,7 +29,7 @@ from empirical.datasets.splits import Split, make_split, open_set
 from empirical.runtime import HERE, Machine
 from empirical.selection import slow_sets
 from empirical.selection.early_training import logits_by_epoch
-from empirical.selection.scores import most_difficult, score
+from empirical.selection.scores import score
 from empirical.versions import versions
 
 METHODS = ("cluster", "loss", "misclassified", *SCORES)
@@ -101,8 +101,9 @@ def _selections(
     _, logits, _ = logits_by_epoch(data, split, settings, epochs, machine)
     labels = data.train.labels.numpy()[split.train]
     given = (logits[-1], logits[-1], labels, len(data.classes), settings.seed, theta)
-    found = {name: slow_sets.select_slow(name, *given) for name in slow_sets.METHODS}
-    return found | {name: most_difficult(score(name, logits, labels), theta) for name in SCORES}
+    found = {name: slow_sets.slow_by(name, *given) for name in slow_sets.METHODS}
+    by_score = {name: score(name, logits, labels) for name in SCORES}
+    return found | {name: slow_sets.most_difficult(own, theta) for name, own in by_score.items()}
 
 
 def _mislabelled(

@@ -1,6 +1,6 @@
 """Steps 3 and 4 for your own training: synthetic images for your slow examples, in your own loop.
 
-slow = tada.select_slow("cluster", logits, logits, labels)
+slow = tada.select_slow(logits, logits, labels)
 store = tada.augment(images, labels, slow, generator, k=2, strength=0.5, out="runs/store")
 loader = DataLoader(store.dataset(transform), batch_size=128, shuffle=True)
 store.export("imagefolder", "runs/images")

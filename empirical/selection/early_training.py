@@ -131,7 +131,7 @@ def _by_score(
     trained, on_train, on_test = logits_by_epoch(data, split, settings, epochs, machine)
     labels, own = data.train.labels.numpy()[split.train], settings.selection
     difficulty = scores.score(own.selection, on_train, labels)
-    slow = scores.most_difficult(difficulty, own.theta)
+    slow = slow_sets.most_difficult(difficulty, own.theta)
     test_labels = data.test.labels.numpy()[split.test]
     others = scores.score(own.selection, on_test, test_labels)
     found = Slow(slow, others >= difficulty[slow].min(initial=np.inf))
@@ -154,7 +154,7 @@ def select(trained: Trained, data: ImageSet, split: Split, settings: Settings) -
         given = scores.read(path, settings.selection.scores_column, split.train.tolist(), files)
         # of test images nothing is known
         none = np.zeros(len(split.test), dtype=bool)
-        slow = Slow(scores.most_difficult(given, settings.selection.theta), none)
+        slow = Slow(slow_sets.most_difficult(given, settings.selection.theta), none)
         group = np.full(len(slow.train), -1)
     else:
         slow, group = _select(on_train, on_test, data, settings)
@@ -269,7 +269,7 @@ def _select(
         )
         slow_test = slow_sets.assign(clusters, on_test.clustered, on_test.labels)
         return Slow(clusters.slow, slow_test), clusters.group
-    slow = slow_sets.select_slow(
+    slow = slow_sets.slow_by(
         settings.selection.selection,
         on_train.clustered,
         on_train.logits,

@@ -43,13 +43,6 @@ def score(name: str, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return -probability.mean(axis=0) if name == "confidence" else probability.std(axis=0)
 
 
-def most_difficult(scores: np.ndarray, theta: float) -> np.ndarray:
-    """The share theta with the highest scores, bool (n,); of ties the first examples."""
-    slow = np.zeros(len(scores), dtype=bool)
-    slow[np.argsort(-scores, kind="stable")[: round(theta * len(scores))]] = True
-    return slow
-
-
 def read(
     path: Path, column: str | None, rows: Sequence[int], files: Sequence[str] | None
 ) -> np.ndarray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from scipy.stats import binom
@@ -60,6 +61,58 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def select_slow(
+    outputs: Any,
+    losses_or_logits: Any,
+    labels: Any,
+    method: str = "cluster",
+    *,
+    theta: float = 0.35,
+    clusters: int = 2,
+    seed: int = 0,
+) -> np.ndarray:
+    """Which examples are slow, of what your own network says after a few epochs (steps 1 and 2).
+
+    Args:
+        outputs: (n, d), what is clustered: logits, or what the last layer is given.
+        losses_or_logits: losses (n,), or logits (n, classes), which "misclassified" needs.
+        labels: whole numbers from 0, (n,).
+        method: "cluster" (the paper's), "loss" or "misclassified".
+        theta: the share that "loss" takes.
+        clusters: of each class.
+        seed: of k-means' restarts.
+
+    Arrays are numpy's, torch's (on any device) or lists. Returns bool (n,).
+
+    Raises:
+        ParameterError: shapes or values do not fit.
+    """
+    own, given, whole = (_array(one) for one in (outputs, losses_or_logits, labels))
+    n = len(whole)
+    fits = whole.ndim == 1 and n > 0 and np.issubdtype(whole.dtype, np.integer)
+    require(fits, "labels", f"{whole.dtype} {whole.shape}", "whole numbers (n,)")
+    require(int(whole.min()) >= 0, "labels", int(whole.min()), "0 or more")
+    require(own.ndim == 2 and len(own) == n, "outputs", own.shape, f"({n}, d)")
+    fits = given.ndim in (1, 2) and len(given) == n
+    require(fits, "losses_or_logits", given.shape, f"({n},) or ({n}, classes)")
+    classes = int(whole.max()) + 1
+    if given.ndim == 2:
+        enough = given.shape[1] >= classes
+        require(enough, "losses_or_logits", given.shape, f"logits of {classes} classes or more")
+        return slow_by(method, own, given, whole, classes, seed, theta, clusters)
+    require(method != "misclassified", "method", method, "given logits, not losses")
+    if method == "cluster":
+        return cluster(own, given, whole, classes, seed, clusters).slow
+    return most_difficult(given, theta)
+
+
+def _array(values: Any) -> np.ndarray:
+    """numpy's form of an array; of torch's, wherever it is and whatever needs its gradient."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().numpy()
+    return np.asarray(values)
+
+
+def slow_by(
     method: str,
     outputs: np.ndarray,
     logits: np.ndarray,
@@ -82,9 +135,13 @@ def select_slow(
         return cluster(outputs, losses, labels, n_classes, seed, n_clusters).slow
     if method == "misclassified":
         return logits.argmax(axis=1) != labels
-    slow = np.zeros(len(labels), dtype=bool)
-    # stable: ties (such as equal losses of copies) go to the first examples
-    slow[np.argsort(-losses, kind="stable")[: round(theta * len(labels))]] = True
+    return most_difficult(losses, theta)
+
+
+def most_difficult(losses: np.ndarray, theta: float) -> np.ndarray:
+    """The share theta of highest loss, or score; ties (such as copies) go to the first examples."""
+    slow = np.zeros(len(losses), dtype=bool)
+    slow[np.argsort(-losses, kind="stable")[: round(theta * len(losses))]] = True
     return slow
 
 

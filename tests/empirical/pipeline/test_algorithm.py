@@ -172,7 +172,7 @@ def test_early_outputs_find_the_planted_slow_examples() -> None:
     labels = data.train.labels.numpy()
     logits = np.zeros((400, 10))
     logits[np.arange(400), labels] = np.where(data.train_slow, 0.1, 5.0)
-    found = slow_sets.select_slow("cluster", logits, logits, labels, 10, seed=0)
+    found = slow_sets.slow_by("cluster", logits, logits, labels, 10, seed=0)
     assert slow_sets.against_truth(found, data.train_slow) == {"precision": 1, "recall": 1}
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from common.errors import ParameterError
 from empirical.config.selection import SCORES
-from empirical.selection import scores
+from empirical.selection import scores, slow_sets
 
 LABELS = np.array([0, 0, 0, 0])
 # of class 0, after each of four epochs: right from the start, learned late, forgotten twice, never
@@ -34,13 +34,13 @@ def test_scores_by_hand() -> None:
 
 
 def test_the_most_difficult() -> None:
-    assert scores.most_difficult(np.array([3.0, 1, 3, 2]), 0.5).tolist() == [
+    assert slow_sets.most_difficult(np.array([3.0, 1, 3, 2]), 0.5).tolist() == [
         True,
         False,
         True,
         False,
     ]
-    assert scores.most_difficult(np.array([1.0, 1, 1, 1]), 0.5).tolist() == [
+    assert slow_sets.most_difficult(np.array([1.0, 1, 1, 1]), 0.5).tolist() == [
         True,
         True,
         False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import log_softmax
 from scipy.special import softmax as scipy_softmax
 
@@ -15,6 +16,7 @@ from empirical.selection.slow_sets import (
     cross_entropy,
     select_slow,
     separating_epoch,
+    slow_by,
     softmax,
     stability,
 )
@@ -68,14 +70,14 @@ def test_losses_and_probabilities(rng: np.random.Generator) -> None:
 def test_alternatives(rng: np.random.Generator) -> None:
     logits, labels, slow = planted(rng)
     given = (logits, logits, labels, 2, 0)
-    assert np.array_equal(select_slow("cluster", *given), slow)
-    assert np.array_equal(select_slow("loss", *given, theta=0.25), slow)
-    most = select_slow("loss", *given, theta=0.5)
+    assert np.array_equal(slow_by("cluster", *given), slow)
+    assert np.array_equal(slow_by("loss", *given, theta=0.25), slow)
+    most = slow_by("loss", *given, theta=0.5)
     assert most.sum() == 40
     assert most[slow].all()
     wrong = logits.copy()
     wrong[[3, 50]] = wrong[[3, 50]][:, ::-1]
-    assert np.flatnonzero(select_slow("misclassified", wrong, wrong, labels, 2, 0)).tolist() == [
+    assert np.flatnonzero(slow_by("misclassified", wrong, wrong, labels, 2, 0)).tolist() == [
         3,
         50,
     ]
@@ -83,7 +85,7 @@ def test_alternatives(rng: np.random.Generator) -> None:
 
 def test_theta_counts_over_all_classes(rng: np.random.Generator) -> None:
     logits = np.array([[5.0, 0], [4, 0], [0, 1], [0, 0.5]])
-    found = select_slow("loss", logits, logits, np.array([0, 0, 1, 1]), 2, 0, theta=0.5)
+    found = slow_by("loss", logits, logits, np.array([0, 0, 1, 1]), 2, 0, theta=0.5)
     assert found.tolist() == [False, False, True, True]
 
 
@@ -148,4 +150,35 @@ def test_bad_input(change: dict, named: str) -> None:
     logits = np.eye(4)
     given = {"method": "cluster", "outputs": logits, "logits": logits} | change
     with pytest.raises(ParameterError, match=f"^{named} "):
-        select_slow(labels=np.arange(4), n_classes=4, seed=0, **given)
+        slow_by(labels=np.arange(4), n_classes=4, seed=0, **given)
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch", "lists"])
+def test_the_public_selection_takes_any_arrays(kind: str, rng: np.random.Generator) -> None:
+    labels = np.arange(40) % 2
+    sure = np.where(np.arange(40) < 28, 4.0, 0.2)[:, None]
+    logits = (np.eye(2)[labels] - 0.5) * sure + 0.05 * rng.standard_normal((40, 2))
+    losses = cross_entropy(logits, labels)
+    change = {"numpy": lambda x: x, "torch": torch.from_numpy, "lists": lambda x: x.tolist()}[kind]
+    own, given, of_each = change(logits), change(labels), change(losses)
+    if kind == "torch":
+        own = own.requires_grad_()
+    late = [False] * 28 + [True] * 12
+    assert select_slow(own, own, given).tolist() == late
+    assert select_slow(own, of_each, given).tolist() == late
+    assert select_slow(own, of_each, given, "loss", theta=0.3).tolist() == late
+    assert select_slow(own, own, given, "misclassified").sum() <= 12
+    for wrong, said in (
+        (
+            ((own, of_each, given, "misclassified"), "given logits"),
+            ((own, of_each[:3], given), "losses_or_logits"),
+            ((of_each, of_each, given), "outputs"),
+            ((own, own, of_each), "labels"),
+            ((own, own[:, :1], given), "logits of 2 classes"),
+            ((own, own, given, "magic"), "selection = magic"),
+        )
+        if kind != "lists"
+        else ()
+    ):
+        with pytest.raises(ParameterError, match=said):
+            select_slow(*wrong)
