@@ -43,6 +43,8 @@ from empirical.training import networks
 from empirical.training.evaluate import outputs
 from empirical.versions import versions
 
+JUDGED = 500
+"""Slow images whose synthetic ones are judged, at most."""
 RESULTS, PLAN, DIAGNOSIS, SLOW = "results.json", "plan.json", "diagnosis.json", "slow.csv"
 
 
@@ -63,7 +65,7 @@ def prepare(
     settings = changed(
         settings, batch_size=min(settings.training.batch_size, max(2, len(split.train)))
     )
-    for arm in study.arms:
+    for arm in (REFERENCE, "tada"):  # the others need nothing more; a generator is tried once
         run.check(replace(settings, arm=arm), out / "check", machine)
     path = out / PLAN
     if path.exists():
@@ -248,7 +250,8 @@ def _diagnosis(out: Path, seed: int, machine: Machine) -> dict[str, Any] | None:
         return read_json(path, "diagnosis", ("overall",))
     recipe = replace(DEFAULT, epochs=timing.JUDGE_EPOCHS)
     try:
-        found = diagnose_store(store, machine.data, recipe=recipe, machine=machine)
+        given = {"recipe": recipe, "at_most": JUDGED, "machine": machine}
+        found = diagnose_store(store, machine.data, **given)
     except ParameterError as error:  # too few images to judge by
         say(f"how faithful the images are is not known: {error}")
         return None

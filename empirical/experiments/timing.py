@@ -17,10 +17,11 @@ from empirical.config.arms import SYNTHETIC_ARMS
 from empirical.config.settings import Settings, changed
 from empirical.datasets.base import ImageSet
 from empirical.datasets.splits import Split
+from empirical.generation.base import Originals
 from empirical.generation.train import train_generator
 from empirical.pipeline.memory import counts
 from empirical.pipeline.plan import ASSUMED
-from empirical.pipeline.synthesis import generator_data, recipe_of
+from empirical.pipeline.synthesis import generator_data, load_backend, recipe_of
 from empirical.runtime import Machine
 from empirical.training import networks
 from empirical.training.recipes import epoch_steps
@@ -68,7 +69,7 @@ class Plan:
 
 
 def measure(settings: Settings, data: ImageSet, split: Split, machine: Machine) -> Speed:
-    """Time some steps of each training. A named generator is not timed: its images are 0 s."""
+    """Time some steps of each training, and one image of a generator of somebody else."""
     size = min(settings.training.batch_size, len(split.train))
     network = networks.make(settings.network, data.channels, data.side, len(data.classes))
     device = torch.device(machine.device)
@@ -88,7 +89,16 @@ def measure(settings: Settings, data: ImageSet, split: Split, machine: Machine) 
         of_step = _time(step, 3)
     passes = 1 if settings.training.ascent == "none" else 2
     if settings.generation.generator != "pixel":
-        return Speed(1.15 * passes * of_step, 0.0, 0.0)
+        own = replace(settings, arm="tada")
+        backend = load_backend(data, split, own, Path(), machine)
+        rows, one = split.train[:1], torch.zeros(1, dtype=torch.int64)
+        real = Originals(
+            data.train.pixels[split.train[:1]], data.train.labels[split.train[:1]], one
+        )
+        of_image = _time(
+            lambda: backend.generate(real, own.arm_strengths[0], [torch.Generator()]), 1
+        )
+        return Speed(1.15 * passes * of_step, 0.0, of_image)
     pixels, labels = generator_data(data.train, split, settings)
     recipe = recipe_of(settings, data.flips)
 
@@ -106,7 +116,7 @@ def measure(settings: Settings, data: ImageSet, split: Split, machine: Machine) 
     return Speed(1.15 * passes * of_step, of_generator, image)
 
 
-def _time(work: Callable[[], None], times: int) -> float:
+def _time(work: Callable[[], object], times: int) -> float:
     work()
     start = time.monotonic()
     for _ in range(times):
