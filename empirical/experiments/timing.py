@@ -92,9 +92,7 @@ def measure(settings: Settings, data: ImageSet, split: Split, machine: Machine) 
         own = replace(settings, arm="tada")
         backend = load_backend(data, split, own, Path(), machine)
         rows, one = split.train[:1], torch.zeros(1, dtype=torch.int64)
-        real = Originals(
-            data.train.pixels[split.train[:1]], data.train.labels[split.train[:1]], one
-        )
+        real = Originals(data.train.pixels[rows], data.train.labels[rows], one)
         of_image = _time(
             lambda: backend.generate(real, own.arm_strengths[0], [torch.Generator()]), 1
         )
