@@ -138,12 +138,12 @@ def draw(result: dict[str, Any]) -> Figure:
         for name, colour in (("precision", BLUE), ("recall", ORANGE)):
             _points(left, methods, name, colour, 1.0)
         left.set(xlabel="share", title="Against the true slow examples")
-        left.legend(loc="lower left")
+        left.legend(loc="center left")
     right = axes[0, -1]
     _points(right, methods, "wrong_in_slow", RED, 100.0, "of the slow set is mislabelled")
     right.axvline(100 * result["wrong_labels"], color=GREY, lw=0.9, ls="--", label="of all images")
     right.set(xlabel="%", title="Wrong labels", xlim=(0, None))
-    right.legend(loc="lower right")
+    right.legend(loc="center")
     axes[0, 0].set_yticks(list(heights), list(methods))
     axes[0, 0].invert_yaxis()
     return figure
