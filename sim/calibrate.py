@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from joblib import delayed
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from common.errors import require
@@ -311,6 +312,7 @@ def draw(record: Json) -> Figure:
         xlim=(-0.002, None),
     )
     left.set_yticklabels([c["name"] for c in claims])
+    left.xaxis.set_major_locator(MaxNLocator(4))
     left.invert_yaxis()
 
     for row, claim in enumerate(claims):
