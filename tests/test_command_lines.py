@@ -56,6 +56,7 @@ COMMANDS = {
         **dict.fromkeys(("run", "select", "generate", "train", "compare", "tune"), ()),
         **dict.fromkeys(("recommend", "grid", "stability", "reproduce", "bench"), ()),
         **{"train-generator": ("--dataset", "digits"), "diagnose": ("store", "FOLDER")},
+        **{"difficulty": (), "export": ("FOLDER",)},
     },
 }
 """Every command, with what it cannot do without beside --out."""
@@ -319,6 +320,7 @@ def _empirical(patch: pytest.MonkeyPatch) -> None:
         ),
         *("empirical.generation.train._Training.run", "empirical.experiments.reproduce._verified"),
         "empirical.diagnosis.stores.diagnose_store",
+        "empirical.experiments.difficulty.logits_by_epoch",
     ):
         patch.setattr(name, reached)
     patch.setattr("empirical.datasets.archives._fetch", _fetch_nothing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from common.errors import require
@@ -19,6 +20,7 @@ def train_generator(
     count: int | None = None,
     seed: int = 0,
     device: str = "cpu",
+    image_size: int | None = None,
 ) -> None:
     """Train a class-conditional diffusion model on a data set, into OUT.
 
@@ -40,8 +42,9 @@ def train_generator(
         count: how many it sees; None: all from the first on.
         seed: of weights, noise and order.
         device: cpu, cuda, ...
+        image_size: pixels of a side of folder: and hf: images; None: as in `run`.
     """
-    from empirical.config.data import DataSettings
+    from empirical.config import presets
     from empirical.datasets.splits import for_generator, make_split, open_set
     from empirical.generation.train import train_generator
     from empirical.pipeline.memory import Sizes, check_generator
@@ -51,7 +54,9 @@ def train_generator(
     require(world == "1", "processes", world, "1: a generator is trained by one process")
     check_device(device)
     require(0 <= seed < 2**63, "seed", seed, f"a whole number between 0 and {2**63 - 1}")
-    settings = DataSettings(dataset)
+    own = presets.base(None, dataset).data
+    size = own.image_size if image_size is None else image_size
+    settings = replace(own, dataset=dataset, n_train=None, image_size=size)
     images = open_set(settings, data, download)
     mine = for_generator(make_split(images, settings))
     n = len(mine)

@@ -175,7 +175,7 @@ def test_stopped_between_any_two_writes_and_resumed(
 
     monkeypatch.setattr(os, "replace", replace)
     out = tmp_path / "again"
-    for _ in range(20):
+    for _ in range(25):
         try:
             run(tiny(), out)
             break
