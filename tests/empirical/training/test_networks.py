@@ -294,7 +294,8 @@ def test_a_wrapper_is_passed_by() -> None:
         (
             *("resnet81", 32),
             "network = resnet81: must be small, conv4, resnet18, vgg19, densenet121, vit-s, "
-            "convnext-t, swin-t, timm:NAME, torchvision:NAME or python:MODULE:FUNCTION (near: resnet18",
+            "convnext-t, swin-t, timm:NAME, torchvision:NAME or python:MODULE:FUNCTION "
+            "(near: resnet18",
         ),
         ("timm:", 32, "network = timm:: must be timm: and one of "),
         ("vit-s", 31, "side = 31: must be a number with a divisor from 4 to 16, such as 28 or 32"),
