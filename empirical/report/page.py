@@ -53,7 +53,7 @@ def render(template: str, **values: Any) -> Callable[[Path], Path]:
     """A page of a template and these values; call it with the path to write it to."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters |= {"points": points, "signed": lambda share: points(share, sign=True)}
-    environment.filters["number"] = lambda value: f"{value:.4g}"
+    environment.filters["number"] = number
     environment.filters["by_label"] = lambda quantities: {q["label"]: q for q in quantities}
     text = resource("empirical.report").joinpath(template).read_text(encoding="utf-8")
     page = environment.from_string(text).render(**values)
@@ -64,6 +64,11 @@ def render(template: str, **values: Any) -> Callable[[Path], Path]:
         return path
 
     return write
+
+
+def number(value: float | None) -> str:
+    """Four digits; in words where a quantity could not be formed from its draws."""
+    return "not measurable" if value is None else f"{value:.4g}"
 
 
 def _png(figure: Figure) -> bytes:

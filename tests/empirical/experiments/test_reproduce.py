@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from common.errors import ParameterError
@@ -14,6 +15,8 @@ from empirical.__main__ import main
 from empirical.experiments import reproduce as module
 from empirical.experiments.reproduce import all_claims_pass, reproduce
 from empirical.experiments.settings import Comparison
+from empirical.report.gallery import Gallery
+from empirical.report.page import write_report
 from sim.verify import verify_with_progress
 from theory import amplification
 
@@ -143,3 +146,18 @@ def test_an_output_that_is_a_file_is_refused(
     assert stop.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert blocked.read_text() == "kept"
+
+
+def test_what_could_not_be_measured_is_shown_in_words(
+    made: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """A control may break its own measurement: the page once ended in a traceback there."""
+    _, results = made
+    claims = json.loads(json.dumps(results["theory"]["claims"]))
+    broken = claims[0]["control"]["quantities"]
+    broken[0] |= {"measured": None, "predicted": None, "deviation": None}
+    images = np.zeros((1, 8, 8), dtype=np.uint8)
+    gallery = Gallery(images, images, images, ("zero",))
+    theory = results["theory"] | {"claims": claims}
+    page = write_report(results | {"theory": theory}, gallery, tmp_path)
+    assert "not measurable" in page.read_text(encoding="utf-8")
