@@ -8,6 +8,7 @@ for `load_dataset(PATH)`. Names of real images are their files'; synthetic ones 
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import re
 import tarfile
@@ -85,11 +86,12 @@ def check(kind: str, path: Path) -> None:
 
 def _once(examples: Iterable[Example]) -> Iterator[Example]:
     """The examples with a number after a name that was there before, as of upsampled images."""
-    seen: dict[tuple[str, int], int] = {}
+    used: set[tuple[str, int]] = set()
     for own in examples:
-        key = own.name, own.label
-        number = seen[key] = seen.get(key, -1) + 1
-        name = f"{own.name}-{number}" if number else own.name
+        numbered = (f"{own.name}-{number}" for number in itertools.count(1))
+        names = itertools.chain([own.name], numbered)
+        name = next(name for name in names if (name, own.label) not in used)
+        used.add((name, own.label))
         yield Example(name, own.pixels, own.label, own.source, own.copy)
 
 
@@ -97,12 +99,19 @@ def _plain(file: str) -> str:
     """A file's name without folders and ending: those of other folders keep theirs in it."""
     stem = file.rsplit(".", 1)[0] if "." in file.rsplit("/", 1)[-1] else file
     parts = stem.split("/")
-    return re.sub(r"[^\w.-]", "_", parts[-1])
+    return re.sub(r"[^\w-]", "_", parts[-1])  # no point: the first one ends a key of webdataset
 
 
 def class_folders(classes: Sequence[str]) -> list[str]:
-    """Names of folders for the classes: what no folder can be called is replaced."""
-    return [re.sub(r"[/\\:\0]", "_", name) or "_" for name in classes]
+    """Names of folders for the classes: what no folder can be called is replaced.
+
+    Raises:
+        ParameterError: two classes would then share a folder.
+    """
+    names = [re.sub(r"[/\\:\0]", "_", name) or "_" for name in classes]
+    apart = len(set(names)) == len(names)
+    require(apart, "classes", ", ".join(classes), "names that make a folder each")
+    return names
 
 
 def _folders(path: Path, split: str, examples: Iterator[Example], classes: Sequence[str]) -> None:
@@ -128,7 +137,7 @@ def _tars(path: Path, split: str, examples: Iterator[Example], classes: Sequence
             "copy": own.copy,
             "synthetic": own.synthetic,
         }
-        key = f"{own.label:04d}-{own.name}".replace(".", "_")  # the first point ends a key
+        key = f"{own.label:04d}-{own.name}"
         for ending, raw in (
             ("png", encode(own.pixels)),
             ("cls", str(own.label).encode()),

@@ -313,14 +313,16 @@ class Loop:
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Inside, the network has the average of its weights, where one is kept."""
+        if self.average is None:
+            yield
+            return
         before = {name: value.clone() for name, value in _averaged(self.own)}
         self.use_average()
         try:
             yield
         finally:
-            if self.average is not None:
-                for name, value in _averaged(self.own):
-                    value.copy_(before[name])
+            for name, value in _averaged(self.own):
+                value.copy_(before[name])
 
     def use_average(self) -> None:
         """Put the average of the weights in their place, where one is kept."""

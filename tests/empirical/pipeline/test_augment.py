@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import load_dataset
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
@@ -230,3 +231,25 @@ def test_a_run_is_exported(
     assert code == 2
     assert "--to zip: must be imagefolder" in err
     assert command("export", tmp_path, "--out", tmp_path / "b")[0] == 2
+
+
+def test_no_exported_image_overwrites_another(tmp_path: Path) -> None:
+    """Names that differ in their endings, points and folders only, and one that a number makes."""
+    files = ("a.png", "a.jpg", "a-1.png", "x/a.png", "b.c.png", "b_c.png")
+    images = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 4, 4), np.uint8)
+    made = augment(
+        images, np.zeros(6, dtype=int), np.array([0]), lighter, out=tmp_path / "s", files=files
+    )
+    path = made.export("imagefolder", tmp_path / "images")
+    levels = [int(np.asarray(Image.open(own)).max()) for own in path.rglob("*.png")]
+    assert len(levels) == 7
+    assert set(range(6)) <= set(levels)
+    tars = made.export("webdataset", tmp_path / "tars")
+    with tarfile.open(tars / "train-000000.tar") as tar:
+        assert len(set(tar.getnames())) == 21
+    two = augment(
+        images, np.arange(6) % 2, np.array([0]), lighter, out=tmp_path / "t", classes=("a/b", "a:b")
+    )
+    with pytest.raises(ParameterError, match="names that make a folder each"):
+        two.export("imagefolder", tmp_path / "folders")
+    assert not (tmp_path / "folders").exists()
