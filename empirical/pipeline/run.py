@@ -185,7 +185,11 @@ def _selected(place: Workplace) -> slow_sets.Slow:
     """selection.json, read or made."""
     path = place.out / "selection.json"
     record = place.settings.record()
-    made_by = digest({name: record[name] for name in SELECTION_DEPENDS_ON})
+    depends = {name: record[name] for name in SELECTION_DEPENDS_ON}
+    if place.settings.selection.scores is not None:  # on what the file says, not on its name alone
+        scores = Path(place.settings.selection.scores).expanduser()
+        depends["scores_sha256"] = file_digest(scores)
+    made_by = digest(depends)
     if path.exists():
         found = read_json(path, "selection", ("fingerprint", "slow", "slow_test"))
         require(

@@ -122,6 +122,9 @@ def test_a_run_selects_by_a_file(
     found = json.loads((tmp_path / "run" / "selection.json").read_text())
     lines = (tmp_path / "run" / "slow.csv").read_text().splitlines()[1:]
     assert found["slow"] == [int(line.split(",")[0]) for line in lines][:20]
+    np.save(tmp_path / "scores.npy", np.arange(1797.0))  # others, under the same name
+    code, _, err = command("select", *tiny_flags, *flags, "--out", tmp_path / "run")
+    assert (code, "a selection with the same settings; remove it" in err) == (2, True)
     code, _, err = command("select", "--selection", "scores", "--out", tmp_path / "b")
     assert (code, err.count("\n")) == (2, 1)
     code, _, err = command("select", "--scores", "x.npy", "--out", tmp_path / "b")
